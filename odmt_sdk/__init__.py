@@ -1,0 +1,78 @@
+"""ODMT SDK: turn any sequence recommender into a multi-modal one.
+
+Implements the ID-aware multi-modal item encoder and the online distillation of "Online
+Distillation-enhanced Multi-modal Transformer for Sequential Recommendation" (ACM MM 2023,
+https://arxiv.org/abs/2308.04067) around a sequence model of your own.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from odmt_sdk.backbones.sasrec import SASRec
+    from odmt_sdk.config import ODMTConfig
+    from odmt_sdk.data.collator import SequenceCollator
+    from odmt_sdk.data.interactions import Interactions
+    from odmt_sdk.data.shop import make_shop
+    from odmt_sdk.data.splits import leave_one_out
+    from odmt_sdk.errors import AdapterError
+    from odmt_sdk.evaluation.evaluate import evaluate
+    from odmt_sdk.figures.recommendations import draw_recommendations
+    from odmt_sdk.items.encoder import ItemEncoder
+    from odmt_sdk.items.features import ItemFeatures
+    from odmt_sdk.losses.mixin import OnlineDistillationMixin
+    from odmt_sdk.pipeline import fit
+    from odmt_sdk.training.trainer import ODMTTrainer
+    from odmt_sdk.vocabulary import ItemVocabulary
+    from odmt_sdk.wrapper import ODMTWrapper
+
+_HOMES = {
+    "AdapterError": "errors",
+    "Interactions": "data.interactions",
+    "ItemEncoder": "items.encoder",
+    "ItemFeatures": "items.features",
+    "ItemVocabulary": "vocabulary",
+    "ODMTConfig": "config",
+    "ODMTTrainer": "training.trainer",
+    "ODMTWrapper": "wrapper",
+    "OnlineDistillationMixin": "losses.mixin",
+    "SASRec": "backbones.sasrec",
+    "SequenceCollator": "data.collator",
+    "draw_recommendations": "figures.recommendations",
+    "evaluate": "evaluation.evaluate",
+    "fit": "pipeline",
+    "leave_one_out": "data.splits",
+    "make_shop": "data.shop",
+}
+
+__all__ = [  # noqa: RUF022 - the order of _HOMES
+    "AdapterError",
+    "Interactions",
+    "ItemEncoder",
+    "ItemFeatures",
+    "ItemVocabulary",
+    "ODMTConfig",
+    "ODMTTrainer",
+    "ODMTWrapper",
+    "OnlineDistillationMixin",
+    "SASRec",
+    "SequenceCollator",
+    "draw_recommendations",
+    "evaluate",
+    "fit",
+    "leave_one_out",
+    "make_shop",
+]
+
+__version__ = "0.1.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used, so that importing the package costs nothing."""
+    if name in _HOMES:
+        return getattr(import_module(f"odmt_sdk.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'odmt_sdk' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

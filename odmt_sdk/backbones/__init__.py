@@ -1,0 +1,1 @@
+"""Sequence backbones: the protocol they follow and those that come with the package."""

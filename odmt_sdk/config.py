@@ -1,0 +1,127 @@
+"""Settings of the model, as one plain dataclass that becomes the `config.json` of an adapter."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from typing_extensions import Self
+
+IdVisibility = Literal["one_way", "mutual"]
+
+
+@dataclass(kw_only=True)
+class ODMTConfig:
+    """Settings of `ODMTWrapper`; everything has a default.
+
+    Args:
+        hidden_size: width D of every item and sequence embedding; None takes the backbone's.
+        max_seq_length: histories are cut to this many latest items; None takes the backbone's
+            `max_seq_length`, or 50 where it has none.
+        fusion: how an item becomes embeddings: "odmt", the ID-aware multi-modal transformer, or
+            "id", a bare table of item IDs.
+        num_layers: blocks of the multi-modal transformer.
+        num_heads: attention heads of each of them; must divide `hidden_size`.
+        id_visibility: "one_way" hides the ID token from text and image tokens (the paper's
+            choice), "mutual" lets every token see every other.
+        dropout: probability used throughout the item encoder, 0 <= dropout < 1.
+        layer_norm_eps: epsilon of the item encoder's layer norms.
+        share_backbone: one backbone for all sources in place of one each.
+        teaching_graph: name of a registered teaching graph (who teaches whom).
+        distillation_temperature: tau > 0 of the distillation loss.
+        distillation_weight: weight of the distillation loss after its warm-up, >= 0; 0 turns
+            distillation off.
+        distillation_warmup_epochs: epochs until the full weight is reached, >= 0; the weight rises
+            as exp(-5 (1 - epoch / warmup)^2).
+        detach_teacher: whether teachers receive no gradient from their students.
+        logq_correction: whether the log-popularity of a candidate is subtracted from its logit
+            while training.
+
+    Raises:
+        ValueError: if a value breaks the rule stated for it.
+
+    Source: sections 3.2 to 3.4 of the paper, https://arxiv.org/abs/2308.04067.
+
+    Example:
+        >>> ODMTConfig(num_heads=4).num_heads
+        4
+    """
+
+    hidden_size: int | None = None
+    max_seq_length: int | None = None
+    fusion: str = "odmt"
+    num_layers: int = 2
+    num_heads: int = 2
+    id_visibility: IdVisibility = "one_way"
+    dropout: float = 0.1
+    layer_norm_eps: float = 1e-6
+    share_backbone: bool = False
+    teaching_graph: str = "paper"
+    distillation_temperature: float = 0.5
+    distillation_weight: float = 1.0
+    distillation_warmup_epochs: float = 50.0
+    detach_teacher: bool = False
+    logq_correction: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "max_seq_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1, or None to ask the backbone")
+        for name in ("num_layers", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.hidden_size is not None:
+            check_heads(self.hidden_size, self.num_heads)
+        if self.id_visibility not in get_args(IdVisibility):
+            raise ValueError(
+                f"id_visibility={self.id_visibility!r} must be one of {get_args(IdVisibility)}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        if not self.layer_norm_eps > 0:
+            raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be greater than 0")
+        if not self.distillation_temperature > 0:
+            raise ValueError(
+                f"distillation_temperature={self.distillation_temperature} must be greater than 0"
+            )
+        for name in ("distillation_weight", "distillation_warmup_epochs"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Build a configuration from `to_dict`'s output.
+
+        Args:
+            settings: names and values; names left out take their defaults.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: if a name is unknown or a value breaks its rule.
+            TypeError: if a value has the wrong type.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - set(fields))
+        if unknown:
+            raise ValueError(
+                f"unknown settings {unknown}; known are {sorted(fields)}. "
+                "A newer odmt-sdk may have written them: upgrade, or remove them"
+            )
+        return cls(**settings)
+
+
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raise `ValueError` unless `num_heads` divides `hidden_size`."""
+    if hidden_size % num_heads:
+        divisors = [n for n in range(1, min(hidden_size, 32) + 1) if hidden_size % n == 0]
+        raise ValueError(
+            f"hidden_size={hidden_size} is not divisible by num_heads={num_heads}; "
+            f"choose num_heads among {divisors}"
+        )

@@ -1,0 +1,1 @@
+"""Items: their features and the encoders that turn them into embeddings."""

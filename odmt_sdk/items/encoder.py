@@ -1,0 +1,179 @@
+"""The ID-aware multi-modal item encoder.
+
+Letters: U items, S sources, T tokens of one item with the ID token last, d feature width, D hidden
+size.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from odmt_sdk.config import IdVisibility, check_heads
+from odmt_sdk.items.features import ModalityTokens
+from odmt_sdk.items.visibility import id_aware_mask
+from odmt_sdk.transformer import PostNormBlock, init_weights
+
+
+class ItemEncoder(nn.Module):
+    """Turns an item's ID and its content tokens into one embedding per source.
+
+    Every source is projected to D, `[content tokens | ID token]` pass through post-norm
+    transformer blocks under the ID-aware mask, and the first token of each modality and the ID
+    token leave through a head of their own. Where an item lacks a modality, a learned token that
+    sees the item's other tokens, and that none of them sees, takes its place.
+
+    Args:
+        num_items: N; the ID table has N + 1 rows, row 0 is padding.
+        hidden_size: D.
+        modality_widths: modality -> feature width d, in the order of the tokens; may be empty.
+        num_layers: transformer blocks.
+        num_heads: attention heads, a divisor of D.
+        id_visibility: "one_way" hides the ID token from content tokens, "mutual" does not.
+        dropout: probability on the input, on attention weights and in the blocks.
+        layer_norm_eps: epsilon of the layer norms.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `hidden_size`.
+
+    Source: section 3.2 of the paper, https://arxiv.org/abs/2308.04067.
+
+    Example:
+        >>> encoder = ItemEncoder(num_items=9, hidden_size=8, modality_widths={"text": 5})
+        >>> tokens = ModalityTokens(torch.randn(2, 3, 5), lengths=torch.tensor([3, 1]))
+        >>> encoder(torch.tensor([4, 7]), {"text": tokens})["text"].shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_items: int,
+        hidden_size: int,
+        modality_widths: Mapping[str, int],
+        num_layers: int = 2,
+        num_heads: int = 2,
+        id_visibility: IdVisibility = "one_way",
+        dropout: float = 0.1,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_heads(hidden_size, num_heads)
+        self.modalities = tuple(modality_widths)
+        self.sources = ("id", *self.modalities)
+        self.id_visibility = id_visibility
+        self.id_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
+        self.projections = nn.ModuleDict(
+            {
+                source: nn.Linear(width, hidden_size)
+                for source, width in {"id": hidden_size, **modality_widths}.items()
+            }
+        )
+        self.missing_tokens = nn.ParameterDict(
+            {name: nn.Parameter(torch.empty(hidden_size)) for name in self.modalities}
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            PostNormBlock(hidden_size, num_heads, dropout=dropout, layer_norm_eps=layer_norm_eps)
+            for _ in range(num_layers)
+        )
+        self.heads = nn.ModuleDict(
+            {
+                source: nn.Sequential(
+                    nn.Linear(hidden_size, hidden_size),
+                    nn.LeakyReLU(),
+                    nn.Linear(hidden_size, hidden_size),
+                )
+                for source in self.sources
+            }
+        )
+        self.apply(init_weights)
+        for token in self.missing_tokens.values():
+            nn.init.normal_(token, std=hidden_size**-0.5)
+
+    def forward(
+        self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Encode items.
+
+        Args:
+            item_ids: (U,) rows in 0..N.
+            features: modality -> tokens (U, T_m, d_m) and lengths (U,); tokens past an item's
+                length are never read.
+
+        Returns:
+            Source -> (U, D).
+
+        Raises:
+            ValueError: if modalities are missing or unknown.
+        """
+        features = features or {}
+        if set(features) != set(self.modalities):
+            raise ValueError(
+                f"got features of {sorted(features)}, this item encoder reads "
+                f"{sorted(self.modalities)}"
+            )
+        hidden, valid, first = self._tokens(item_ids, features)
+        mask = id_aware_mask(valid, self.id_visibility)
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, mask.unsqueeze(1))
+        # only the first token of each modality and the ID token leave the last block
+        hidden = self.blocks[-1].read(hidden[:, first], hidden, mask[:, first])  # (U, S, D)
+        sources = (*self.modalities, "id")
+        return {source: self.heads[source](hidden[:, i]) for i, source in enumerate(sources)}
+
+    def _tokens(
+        self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Project and concatenate: tokens (U, T, D), which exist (U, T), first of each source."""
+        parts, valid, first, position = [], [], [], 0
+        for name in self.modalities:
+            tokens, lengths = features[name]
+            exists = torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
+            tokens = tokens.to(self.projections[name].weight.dtype)
+            projected = self.projections[name](tokens.masked_fill(~exists[..., None], 0))
+            absent = (lengths == 0)[:, None]
+            replaced = torch.where(absent, self.missing_tokens[name].to(projected), projected[:, 0])
+            parts.append(torch.cat([replaced[:, None], projected[:, 1:]], dim=1))  # (U, T_m, D)
+            valid.append(exists)
+            first.append(position)
+            position += tokens.shape[1]
+        parts.append(self.projections["id"](self.id_embedding(item_ids))[:, None])  # (U, 1, D)
+        valid.append(torch.ones_like(item_ids, dtype=torch.bool)[:, None])
+        first.append(position)
+        return self.dropout(torch.cat(parts, dim=1)), torch.cat(valid, dim=1), first
+
+
+class IDEncoder(nn.Module):
+    """A bare table of item IDs: the single source of a recommender without content.
+
+    Args:
+        num_items: N; the table has N + 1 rows, row 0 is padding.
+        hidden_size: D.
+
+    Example:
+        >>> IDEncoder(num_items=9, hidden_size=8)(torch.tensor([4, 7]))["id"].shape
+        torch.Size([2, 8])
+    """
+
+    sources = ("id",)
+    modalities: tuple[str, ...] = ()
+
+    def __init__(self, *, num_items: int, hidden_size: int) -> None:
+        super().__init__()
+        self.id_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
+        self.apply(init_weights)
+
+    def forward(
+        self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Look items up.
+
+        Args:
+            item_ids: (U,) rows in 0..N.
+            features: not read.
+
+        Returns:
+            {"id": (U, D)}.
+        """
+        return {"id": self.id_embedding(item_ids)}

@@ -1,0 +1,275 @@
+"""Item features: a frozen matrix of tokens per modality, joined to items by id.
+
+Letters: N items, T tokens of one item, d feature width, U items asked for.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from typing_extensions import Self
+
+from odmt_sdk.vocabulary import ItemVocabulary
+
+CHECKED_ROWS = 4096  # rows whose values are checked at once, to bound memory
+
+
+class ModalityTokens(NamedTuple):
+    """Content tokens of some items in one modality.
+
+    Args:
+        tokens: (U, T, d).
+        lengths: (U,) valid tokens, which come first; 0 = the item lacks this modality.
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+
+
+class ItemFeatures:
+    """Frozen token matrices of a catalogue, one per modality.
+
+    Row 0 is padding and row r belongs to `vocabulary.item_ids[r - 1]`. Build it with
+    `from_tensors` or, from raw titles and pictures, with `from_items`.
+
+    Args:
+        vocabulary: the N item ids in row order.
+        modalities: modality -> tokens (N + 1, T, d) and lengths (N + 1,).
+
+    Raises:
+        ValueError: if a name is not allowed, shapes disagree with the vocabulary, lengths are out
+            of range, or a valid token is NaN or infinite; the item is named.
+        TypeError: if tokens are not floating point.
+
+    Example:
+        >>> features = ItemFeatures.from_tensors(text=torch.randn(4, 7, 16))
+        >>> features.num_items, features.widths
+        (3, {'text': 16})
+    """
+
+    def __init__(
+        self, vocabulary: ItemVocabulary, modalities: Mapping[str, ModalityTokens]
+    ) -> None:
+        self.vocabulary = vocabulary
+        self._modalities: dict[str, ModalityTokens] = {}
+        for name, (tokens, lengths) in modalities.items():
+            _check_name(name)
+            _check_tokens(name, tokens, lengths, vocabulary)
+            self._modalities[name] = ModalityTokens(tokens, lengths)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        *,
+        item_ids: Iterable[Hashable] | None = None,
+        lengths: Mapping[str, torch.Tensor] | None = None,
+        **modalities: torch.Tensor,
+    ) -> Self:
+        """Use tensors the user already has.
+
+        Args:
+            item_ids: the N item ids in row order; without them the ids are the rows, 1..N.
+            lengths: modality -> (N + 1,) valid tokens of each item, the first ones; a modality
+                left out has all of its tokens for every item.
+            **modalities: modality -> (N + 1, T, d), row 0 padding; any names, for example `text`,
+                `image`, `audio`. The first token stands for the whole in its modality.
+
+        Returns:
+            The features.
+
+        Raises:
+            ValueError: see the class.
+            TypeError: see the class.
+        """
+        if not modalities:
+            raise ValueError("no modality given: pass for example text=, image=, each (N + 1, T, d)")
+        lengths = dict(lengths or {})
+        unknown = sorted(set(lengths) - set(modalities))
+        if unknown:
+            raise ValueError(f"lengths name {unknown}, which are not among {sorted(modalities)}")
+        rows = next(iter(modalities.values())).shape[0]
+        vocabulary = ItemVocabulary(range(1, rows) if item_ids is None else item_ids)
+        return cls(
+            vocabulary,
+            {
+                name: ModalityTokens(tokens, _lengths(tokens, lengths.get(name)))
+                for name, tokens in modalities.items()
+            },
+        )
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.vocabulary)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(self._modalities)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Modality -> feature width d."""
+        return {name: m.tokens.shape[-1] for name, m in self._modalities.items()}
+
+    def __getitem__(self, modality: str) -> ModalityTokens:
+        """Tokens (N + 1, T, d) and lengths (N + 1,) of one modality."""
+        return self._modalities[modality]
+
+    def __repr__(self) -> str:
+        parts = []
+        for name, (tokens, lengths) in self._modalities.items():
+            present = int((lengths > 0).sum())
+            parts.append(f"{name}: {present} items, {tokens.shape[1]} x {tokens.shape[2]}")
+        return f"ItemFeatures({self.num_items} items; {'; '.join(parts)})"
+
+    def add_modality(
+        self, name: str, tokens: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> Self:
+        """Add a modality the user has as a tensor, such as audio.
+
+        Args:
+            name: its name, not yet taken.
+            tokens: (N + 1, T, d), rows in the order of `vocabulary`, row 0 padding.
+            lengths: (N + 1,) valid tokens; None = all of them, for every item.
+
+        Returns:
+            New features that share the tensors of these.
+
+        Raises:
+            ValueError: if the name is taken, or see the class.
+        """
+        if name in self._modalities:
+            raise ValueError(
+                f"modality {name!r} is there already ({list(self._modalities)}): "
+                "choose another name"
+            )
+        added = ModalityTokens(tokens, _lengths(tokens, lengths))
+        return type(self)(self.vocabulary, {**self._modalities, name: added})
+
+    def select(self, item_ids: Iterable[Hashable]) -> Self:
+        """Join to another list of items by id.
+
+        Args:
+            item_ids: the ids wanted, each among the features' own.
+
+        Returns:
+            Features whose rows follow `item_ids`.
+
+        Raises:
+            ValueError: if an id has no features, or stands twice.
+        """
+        vocabulary = ItemVocabulary(item_ids)
+        rows = torch.tensor([0, *self.vocabulary.rows(vocabulary)])
+        return type(self)(
+            vocabulary,
+            {name: ModalityTokens(m.tokens[rows], m.lengths[rows]) for name, m in self._items()},
+        )
+
+    def gather(self, rows: torch.Tensor) -> dict[str, ModalityTokens]:
+        """Read some rows, cut to the longest of them.
+
+        Args:
+            rows: (U,) rows in 0..N, on any device.
+
+        Returns:
+            Modality -> tokens (U, T', d) and lengths (U,) on the device of `rows`, T' <= T.
+        """
+        gathered = {}
+        for name, (tokens, lengths) in self._items():
+            here = rows.to(tokens.device)
+            taken = lengths[here]
+            longest = tokens.shape[1]
+            if tokens.device.type == "cpu" and len(here):  # elsewhere the maximum would wait
+                longest = max(1, int(taken.max()))
+            gathered[name] = ModalityTokens(
+                tokens[:, :longest].index_select(0, here).to(rows.device, non_blocking=True),
+                taken.to(rows.device, non_blocking=True),
+            )
+        return gathered
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move or convert the token matrices.
+
+        Args:
+            device: where to keep them; on a GPU, batches are read there without any copy.
+            dtype: floating-point type to keep them in, for example `torch.float16`.
+
+        Returns:
+            New features; tensors that need no change are shared.
+        """
+        moved = type(self).__new__(type(self))
+        moved.vocabulary = self.vocabulary
+        moved._modalities = {
+            name: ModalityTokens(m.tokens.to(device=device, dtype=dtype), m.lengths.to(device))
+            for name, m in self._items()
+        }
+        return moved
+
+    def _items(self) -> Iterable[tuple[str, ModalityTokens]]:
+        return self._modalities.items()
+
+
+def _lengths(tokens: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    if lengths is None:
+        lengths = torch.full((tokens.shape[0],), tokens.shape[1] if tokens.ndim == 3 else 0)
+        lengths[:1] = 0
+    return lengths
+
+
+def _check_name(name: str) -> None:
+    if name in ("id", "fused"):
+        raise ValueError(f"a modality cannot be called {name!r}: that name has a meaning already")
+    if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+        raise ValueError(
+            f"modality name {name!r} must be a plain word such as 'text', 'image' or 'audio'"
+        )
+
+
+def _check_tokens(
+    name: str, tokens: torch.Tensor, lengths: torch.Tensor, vocabulary: ItemVocabulary
+) -> None:
+    rows = len(vocabulary) + 1
+    if not isinstance(tokens, torch.Tensor) or not tokens.is_floating_point():
+        got = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise TypeError(f"{name} features must be a floating-point tensor, got {got}")
+    if tokens.ndim != 3 or 0 in tokens.shape[1:]:
+        raise ValueError(
+            f"{name} features have shape {tuple(tokens.shape)}; they must be (N + 1, tokens, width)"
+            ". One vector per item is one token: use features.unsqueeze(1)"
+        )
+    if tokens.shape[0] != rows:
+        raise ValueError(
+            f"{name} features have {tokens.shape[0]} rows, {len(vocabulary)} items need {rows}: "
+            "one row per item after row 0, which is padding"
+        )
+    if lengths.shape != (rows,) or lengths.is_floating_point():
+        raise ValueError(
+            f"lengths of {name} must be {rows} integers, got {tuple(lengths.shape)} {lengths.dtype}"
+        )
+    outside = (lengths < 0) | (lengths > tokens.shape[1])
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"{name} of {_named(row, vocabulary)} has length {int(lengths[row])}, outside "
+            f"0..{tokens.shape[1]}"
+        )
+    if int(lengths[0]):
+        raise ValueError(f"row 0 of {name} is padding: its length must be 0, not {int(lengths[0])}")
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    for start in range(0, rows, CHECKED_ROWS):
+        block = slice(start, start + CHECKED_ROWS)
+        bad = ~tokens[block].isfinite().all(-1) & (positions < lengths[block, None])
+        if bool(bad.any()):
+            row = start + int(bad.any(1).nonzero()[0])
+            raise ValueError(
+                f"{name} features of {_named(row, vocabulary)} hold NaN or infinite values; repair "
+                "the item, or give it length 0 to treat it as lacking this modality"
+            )
+
+
+def _named(row: int, vocabulary: ItemVocabulary) -> str:
+    return "padding row 0" if row == 0 else f"item {vocabulary.item_ids[row - 1]!r} (row {row})"
+
+

@@ -1,0 +1,103 @@
+"""Registry of fusions: how an item's ID and modalities become the embeddings of its sources."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.items.encoder import IDEncoder, ItemEncoder
+from odmt_sdk.items.features import ModalityTokens
+
+
+class ItemEmbedder(Protocol):
+    """What the wrapper asks of an item encoder."""
+
+    sources: tuple[str, ...]
+    modalities: tuple[str, ...]
+
+    def __call__(
+        self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Rows (U,) and modality -> tokens, to source -> (U, D)."""
+
+
+FusionBuilder = Callable[[ODMTConfig, int, int, Mapping[str, int]], nn.Module]
+_FUSIONS: dict[str, FusionBuilder] = {}
+
+
+def register_fusion(name: str) -> Callable[[FusionBuilder], FusionBuilder]:
+    """Make a fusion available as `ODMTConfig(fusion=name)`.
+
+    Args:
+        name: its name.
+
+    Returns:
+        A decorator for a function `(config, num_items, hidden_size, modality_widths) -> module`,
+        where the module follows `ItemEmbedder`.
+
+    Raises:
+        ValueError: if the name is taken.
+
+    Example:
+        >>> @register_fusion("my-fusion")                                    # doctest: +SKIP
+        ... def build(config, num_items, hidden_size, modality_widths):
+        ...     return MyItemEncoder(num_items, hidden_size, modality_widths)
+    """
+
+    def register(builder: FusionBuilder) -> FusionBuilder:
+        if name in _FUSIONS:
+            raise ValueError(f"a fusion named {name!r} is registered already; choose another name")
+        _FUSIONS[name] = builder
+        return builder
+
+    return register
+
+
+def build_item_encoder(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    """Build the item encoder that `config.fusion` names.
+
+    Args:
+        config: the settings.
+        num_items: N.
+        hidden_size: D.
+        modality_widths: modality -> feature width.
+
+    Returns:
+        A module that follows `ItemEmbedder`.
+
+    Raises:
+        ValueError: if no fusion of that name is registered.
+    """
+    if config.fusion not in _FUSIONS:
+        raise ValueError(
+            f"fusion={config.fusion!r} is not registered; known are {sorted(_FUSIONS)}. "
+            "Add your own with register_fusion"
+        )
+    return _FUSIONS[config.fusion](config, num_items, hidden_size, modality_widths)
+
+
+@register_fusion("odmt")
+def _odmt(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    return ItemEncoder(
+        num_items=num_items,
+        hidden_size=hidden_size,
+        modality_widths=modality_widths,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        id_visibility=config.id_visibility,
+        dropout=config.dropout,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+
+
+@register_fusion("id")
+def _id(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    return IDEncoder(num_items=num_items, hidden_size=hidden_size)

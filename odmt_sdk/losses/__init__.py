@@ -1,0 +1,1 @@
+"""The training objective: in-batch softmax and online distillation."""

@@ -1,0 +1,83 @@
+"""In-batch softmax: every item of the batch is a candidate for every position.
+
+The paper takes each slot of the batch as a candidate, so an item standing in c slots counts c
+times. Here candidates are distinct, and c enters as `log c` added to the logit, which gives the
+same loss: `cross_entropy(Z + log c)`.
+
+Letters: B users, L slots of a sequence (inputs and the final target), P valid positions, U distinct
+items.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+
+class InBatchCandidates(NamedTuple):
+    """The candidates of a batch of sequences.
+
+    Args:
+        item_ids: (U,) distinct rows.
+        columns: (B, L) index into `item_ids` of each slot; 0 at padding.
+        valid: boolean (B, L - 1), the inputs that have a next item; P of them.
+        labels: (P,) index into `item_ids` of the next item.
+        log_multiplicity: (P, U) log of how often a candidate counts: 0 for the label, -inf for
+            the other items of the same sequence, log c otherwise.
+    """
+
+    item_ids: torch.Tensor
+    columns: torch.Tensor
+    valid: torch.Tensor
+    labels: torch.Tensor
+    log_multiplicity: torch.Tensor
+
+
+def in_batch_candidates(item_ids: torch.Tensor, attention_mask: torch.Tensor) -> InBatchCandidates:
+    """Find the candidates of a batch.
+
+    Args:
+        item_ids: (B, L) rows.
+        attention_mask: boolean (B, L), True = real.
+
+    Returns:
+        The candidates.
+
+    Source: section 3.4 of the paper, https://arxiv.org/abs/2308.04067; masking the items of the
+    user's own sequence follows the authors' program.
+    """
+    distinct, inverse, counts = torch.unique(
+        item_ids[attention_mask], return_inverse=True, return_counts=True
+    )
+    columns = torch.zeros_like(item_ids)
+    columns[attention_mask] = inverse
+    valid = attention_mask[:, :-1] & attention_mask[:, 1:]
+    user = valid.nonzero()[:, 0]  # (P,)
+    labels = columns[:, 1:][valid]  # (B, L - 1) -> (P,)
+
+    own = torch.zeros(len(item_ids), len(distinct), dtype=torch.long, device=item_ids.device)
+    own.scatter_add_(1, columns, attention_mask.long())  # padding adds nothing
+    log_counts = counts.to(torch.float32).log()
+    log_multiplicity = log_counts.masked_fill(own > 0, -torch.inf)[user]  # (B, U) -> (P, U)
+    log_multiplicity.scatter_(1, labels[:, None], 0.0)
+    return InBatchCandidates(distinct, columns, valid, labels, log_multiplicity)
+
+
+def in_batch_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, log_multiplicity: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over candidates that count several times.
+
+    Args:
+        logits: (P, U).
+        labels: (P,) columns of `logits`.
+        log_multiplicity: (P, U), see `InBatchCandidates`; None = every candidate counts once.
+
+    Returns:
+        Scalar; 0 where P is 0.
+    """
+    if not len(labels):
+        return logits.sum() * 0.0
+    if log_multiplicity is not None:
+        logits = logits + log_multiplicity
+    return F.cross_entropy(logits.float(), labels)

@@ -1,0 +1,159 @@
+"""Post-norm transformer blocks, shared by the item encoder and the SASRec backbone.
+
+Letters: B rows, T tokens, Q queries, D hidden size, H heads, K = D / H.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention without biases.
+
+    Args:
+        hidden_size: D.
+        num_heads: H, a divisor of D.
+        dropout: probability on the attention weights.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.key = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.value = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.output = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Every token attends.
+
+        Args:
+            hidden: (B, T, D).
+            mask: boolean, broadcastable to (B, H, T, T); True where a query may see a key.
+
+        Returns:
+            (B, T, D).
+        """
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, K)
+
+        attended = F.scaled_dot_product_attention(
+            heads(self.query(hidden)),
+            heads(self.key(hidden)),
+            heads(self.value(hidden)),
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.output(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def read(self, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """A few queries attend to all tokens, without projecting the tokens.
+
+        With few queries it is cheaper to fold the key and value projections into them:
+        `scores = (q W_K) x^T` and `out = (softmax(scores) x) W_V`, which is the same computation
+        as `forward` in another order.
+
+        Args:
+            queries: (B, Q, D).
+            hidden: (B, T, D).
+            mask: boolean (B or 1, Q, T); True where a query may see a token.
+
+        Returns:
+            (B, Q, D).
+        """
+        head_size = queries.shape[-1] // self.num_heads
+        key = self.key.weight.unflatten(0, (self.num_heads, -1))  # (D, D) -> (H, K, D)
+        value = self.value.weight.unflatten(0, (self.num_heads, -1))
+        query = self.query(queries).unflatten(-1, (self.num_heads, -1))  # (B, Q, H, K)
+        folded = torch.einsum("bqhk,hkd->bhqd", query, key).flatten(1, 2)  # (B, H * Q, D)
+        attended = F.scaled_dot_product_attention(
+            folded,
+            hidden,
+            hidden,
+            attn_mask=mask.repeat(1, self.num_heads, 1),  # (B, H * Q, T)
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=1 / math.sqrt(head_size),
+        )
+        attended = attended.unflatten(1, (self.num_heads, -1))  # (B, H, Q, D)
+        attended = torch.einsum("bhqd,hkd->bqhk", attended, value).flatten(2)  # (B, Q, D)
+        return self.output(attended)  # type: ignore[no-any-return]
+
+
+class PostNormBlock(nn.Module):
+    """Self-attention and a ReLU feed-forward of 4 D, each with dropout, residual and layer norm.
+
+    Args:
+        hidden_size: D.
+        num_heads: H, a divisor of D.
+        dropout: probability on attention weights and on the output of both halves.
+        layer_norm_eps: epsilon of both layer norms.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
+    """
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, *, dropout: float, layer_norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.attention = SelfAttention(hidden_size, num_heads, dropout)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size),
+            nn.ReLU(),
+            nn.Linear(4 * hidden_size, hidden_size),
+        )
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Update every token.
+
+        Args:
+            hidden: (B, T, D).
+            mask: boolean, broadcastable to (B, H, T, T); True where a query may see a key.
+
+        Returns:
+            (B, T, D).
+        """
+        return self._finish(hidden, self.attention(hidden, mask))
+
+    def read(self, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Update a few tokens only: `forward` restricted to them.
+
+        Args:
+            queries: (B, Q, D), tokens of `hidden`.
+            hidden: (B, T, D).
+            mask: boolean (B or 1, Q, T); True where a query may see a token.
+
+        Returns:
+            (B, Q, D).
+        """
+        return self._finish(queries, self.attention.read(queries, hidden, mask))
+
+    def _finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        hidden = self.attention_norm(hidden + self.dropout(attended))
+        return self.feed_forward_norm(  # type: ignore[no-any-return]
+            hidden + self.dropout(self.feed_forward(hidden))
+        )
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-normal weights for linear layers and tables, zeros for biases and padding rows.
+
+    Args:
+        module: one module; pass this function to `nn.Module.apply`.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.xavier_normal_(module.weight)
+        if module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx] = 0
