@@ -234,6 +234,8 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
             ValueError: if the model has no items or no features, or a row is outside 0..N.
         """
         _, encoder, backbones = self._items()
+        if self.training and self.item_features is not None:
+            self._catalogue.clear()  # weights are about to change
         item_ids, mask = self._check_sequences(item_ids, attention_mask, self.max_seq_length + 1)
         candidates = in_batch_candidates(item_ids, mask)
         items = self.encode_items(candidates.item_ids)
@@ -282,8 +284,8 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
     def encode_catalogue(self) -> dict[str, torch.Tensor]:
         """Encode every item, in eval mode and without gradients.
 
-        The result is kept until a weight of the item encoder changes or the model is put into
-        training mode. Writing through `parameter.data` is not noticed in eval mode.
+        The result is kept until a weight of the item encoder changes or a training step is made.
+        Writing through `parameter.data` outside of a training step is not noticed.
 
         Returns:
             Source -> (N + 1, D), row 0 = padding.
@@ -368,12 +370,6 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
             unknown=unknown,
             batch_size=batch_size,
         )
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training or eval mode, as every `nn.Module`; training forgets the catalogue."""
-        if mode and self.item_features is not None:
-            self._catalogue.clear()
-        return super().train(mode)
 
     @property
     def device(self) -> torch.device:
