@@ -1,0 +1,120 @@
+"""The rank of each query's target among all items, by counting instead of sorting.
+
+Letters: Q queries, N items, W width of a vector, M excluded items of a query.
+"""
+
+import torch
+
+from odmt_sdk.scoring import (
+    ExcludedRows,
+    check_block_size,
+    check_vectors,
+    inner_products,
+    mask_rows_,
+    padded_rows,
+    score_type,
+)
+
+# More queries at once make the product hardly faster, and their scores leave the CPU's cache.
+MAX_QUERIES_PER_BLOCK = 128
+
+
+@torch.no_grad()
+def target_ranks(
+    query_vectors: torch.Tensor,
+    item_vectors: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    excluded: ExcludedRows | None = None,
+    block_size: int = 2**25,
+) -> torch.Tensor:
+    """Rank of each query's target over the full catalogue.
+
+    An item's score is its inner product with the query. The rank is the number of candidates that
+    score at least as much as the target, itself included: ties count against the model, so that one
+    that scores all items alike gets the last rank, not the first. Vectors of half precision are
+    scored in float32.
+
+    Args:
+        query_vectors: (Q, W).
+        item_vectors: (N + 1, W); row 0, padding, is no candidate.
+        targets: (Q,) rows in 1..N.
+        excluded: rows that are no candidates for a query, (Q, M) padded with 0 or Q sequences; the
+            target stays a candidate even if it is among them.
+        block_size: scores held at once; never less than those of one query.
+
+    Returns:
+        (Q,) int64 ranks in 1..N, on the device of `item_vectors`.
+
+    Raises:
+        ValueError: if shapes do not fit, a row is out of range, or a score is NaN or infinite.
+        TypeError: if vectors or rows have the wrong type.
+
+    Example:
+        >>> items = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> target_ranks(torch.tensor([[1.0]]), items, torch.tensor([1]), excluded=[[3]])
+        tensor([2])
+    """
+    check_vectors(query_vectors, item_vectors)
+    check_block_size(block_size)
+    num_queries, num_items = len(query_vectors), len(item_vectors) - 1
+    device, dtype = item_vectors.device, score_type(query_vectors, item_vectors)
+    queries, items = query_vectors.to(device, dtype), item_vectors.to(dtype)
+    targets = _check_targets(targets, num_queries, num_items).to(device)
+    rows = targets.new_zeros(num_queries, 0)
+    if excluded is not None:
+        rows = padded_rows(excluded, num_queries, num_items, device)
+
+    ranks = torch.empty_like(targets)
+    per_block = max(1, min(MAX_QUERIES_PER_BLOCK, block_size // (num_items + 1)))
+    for start in range(0, num_queries, per_block):
+        block = slice(start, start + per_block)
+        scores = inner_products(queries[block], items)  # (Q', W) -> (Q', N + 1)
+        _check_finite(scores, start)
+        ranks[block] = _ranks_among(scores, targets[block, None], rows[block])
+    return ranks
+
+
+def _ranks_among(
+    scores: torch.Tensor, targets: torch.Tensor, excluded: torch.Tensor
+) -> torch.Tensor:
+    """Ranks (Q,) of `targets` (Q, 1) by `scores` (Q, N + 1), which are overwritten."""
+    # Read from the very product that is counted: computed apart, a target's score could differ
+    # in its last digit, and a target would not even tie with itself.
+    target_scores = scores.gather(1, targets)  # (Q, 1)
+    scores[:, 0] = -torch.inf
+    mask_rows_(scores, excluded)
+    scores.scatter_(1, targets, target_scores)
+    return torch.count_nonzero(scores >= target_scores, dim=1)
+
+
+def _check_targets(targets: torch.Tensor, num_queries: int, num_items: int) -> torch.Tensor:
+    if targets.is_floating_point() or targets.dtype is torch.bool:
+        raise TypeError(f"targets hold {targets.dtype}, they need integers: rows of items")
+    if targets.shape != (num_queries,):
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)}, {num_queries} queries need one each: "
+            f"({num_queries},)"
+        )
+    if num_queries:
+        low, high = (int(value) for value in targets.aminmax())
+        if low < 1 or high > num_items:
+            raise ValueError(
+                f"targets hold row {low if low < 1 else high}, outside 1..{num_items}: was the "
+                "data split with the vocabulary of this model?"
+            )
+    return targets.long()
+
+
+def _check_finite(scores: torch.Tensor, first_query: int) -> None:
+    """`scores` (Q, N + 1), where column 0, padding, may hold anything."""
+    scores[:, 0] = 0
+    # A sum is finite only if its terms are, and is cheaper than a look at each. It may overflow
+    # where they are not infinite, so the terms have the last word.
+    if bool(scores.sum(1).isfinite().all()) or bool(scores.isfinite().all()):
+        return
+    query, row = (~scores.isfinite()).nonzero()[0].tolist()
+    raise ValueError(
+        f"query {first_query + query} scores item row {row} with {float(scores[query, row])}: "
+        "ranks need finite scores. Look for NaN or infinity in the model's weights or features"
+    )
