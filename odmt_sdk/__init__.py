@@ -45,7 +45,7 @@ _HOMES = {
     "make_shop": "data.shop",
 }
 
-__all__ = [  # noqa: RUF022 - the order of _HOMES
+__all__ = [
     "AdapterError",
     "Interactions",
     "ItemEncoder",

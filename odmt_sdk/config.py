@@ -3,9 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from typing_extensions import Self
+from typing import Any, Literal, Self, get_args
 
 IdVisibility = Literal["one_way", "mutual"]
 

@@ -40,7 +40,8 @@ class SelfAttention(nn.Module):
         """
 
         def heads(x: torch.Tensor) -> torch.Tensor:
-            return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, K)
+            x = x.unflatten(-1, (self.num_heads, -1))  # (B, T, D) -> (B, T, H, K)
+            return x.transpose(1, 2)  # (B, T, H, K) -> (B, H, T, K)
 
         attended = F.scaled_dot_product_attention(
             heads(self.query(hidden)),

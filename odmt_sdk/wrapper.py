@@ -6,11 +6,10 @@ S sources, D hidden size.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from odmt_sdk.backbones.hidden_size import infer_hidden_size
 from odmt_sdk.backbones.per_source import SourceBackbones
@@ -80,9 +79,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
                 "instance, such as SASRec(hidden_size=64)"
             )
         self.config = config or ODMTConfig()
-        self.hidden_size = (
-            hidden_size or self.config.hidden_size or infer_hidden_size(backbone)
-        )
+        self.hidden_size = hidden_size or self.config.hidden_size or infer_hidden_size(backbone)
         if self.config.fusion == "odmt":
             check_heads(self.hidden_size, self.config.num_heads)
         self.max_seq_length = self.config.max_seq_length or int(
@@ -130,7 +127,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         if vocabulary is not None and not isinstance(vocabulary, ItemVocabulary):
             vocabulary = ItemVocabulary(vocabulary)
         if item_features is not None and vocabulary not in (None, item_features.vocabulary):
-            item_features = item_features.select(cast(ItemVocabulary, vocabulary))
+            item_features = item_features.select(vocabulary)
         if item_features is not None:
             vocabulary = item_features.vocabulary
         if vocabulary is None:
@@ -147,9 +144,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         encoder = build_item_encoder(self.config, len(vocabulary), self.hidden_size, widths)
         self.vocabulary, self._widths = vocabulary, dict(widths)
         self.item_encoder = encoder.to(device=like.device, dtype=like.dtype)
-        self.backbones = SourceBackbones(
-            backbone, self.sources, share=self.config.share_backbone
-        )
+        self.backbones = SourceBackbones(backbone, self.sources, share=self.config.share_backbone)
         self.register_buffer(
             "item_log_probability", torch.zeros(len(vocabulary) + 1, device=like.device)
         )

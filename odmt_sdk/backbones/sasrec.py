@@ -77,7 +77,7 @@ class SASRec(nn.Module):
                 "cut them to the latest, or build SASRec with a larger max_seq_length"
             )
         positions = self.position_embedding.weight[self.max_seq_length - length :]  # (L, D)
-        hidden = self.dropout(self.layer_norm(inputs_embeds + positions))
+        hidden: torch.Tensor = self.dropout(self.layer_norm(inputs_embeds + positions))
         # every position also sees itself, so that padding has something to attend to
         causal = torch.ones(length, length, dtype=torch.bool, device=hidden.device).tril()
         itself = torch.eye(length, dtype=torch.bool, device=hidden.device)

@@ -5,6 +5,7 @@ size.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import nn
@@ -115,10 +116,11 @@ class ItemEncoder(nn.Module):
             )
         hidden, valid, first = self._tokens(item_ids, features)
         mask = id_aware_mask(valid, self.id_visibility)
-        for block in self.blocks[:-1]:
+        *blocks, last = cast(list[PostNormBlock], list(self.blocks))
+        for block in blocks:
             hidden = block(hidden, mask.unsqueeze(1))
         # only the first token of each modality and the ID token leave the last block
-        hidden = self.blocks[-1].read(hidden[:, first], hidden, mask[:, first])  # (U, S, D)
+        hidden = last.read(hidden[:, first], hidden, mask[:, first])  # (U, S, D)
         sources = (*self.modalities, "id")
         return {source: self.heads[source](hidden[:, i]) for i, source in enumerate(sources)}
 
@@ -130,7 +132,7 @@ class ItemEncoder(nn.Module):
         for name in self.modalities:
             tokens, lengths = features[name]
             exists = torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
-            tokens = tokens.to(self.projections[name].weight.dtype)
+            tokens = tokens.to(self.id_embedding.weight.dtype)
             projected = self.projections[name](tokens.masked_fill(~exists[..., None], 0))
             absent = (lengths == 0)[:, None]
             replaced = torch.where(absent, self.missing_tokens[name].to(projected), projected[:, 0])

@@ -4,11 +4,10 @@ Letters: N items, T tokens of one item, d feature width, U items asked for.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from odmt_sdk.vocabulary import ItemVocabulary
 
@@ -83,11 +82,16 @@ class ItemFeatures:
             TypeError: see the class.
         """
         if not modalities:
-            raise ValueError("no modality given: pass for example text=, image=, each (N + 1, T, d)")
+            raise ValueError(
+                "no modality given: pass for example text=, image=, each (N + 1, T, d)"
+            )
         lengths = dict(lengths or {})
         unknown = sorted(set(lengths) - set(modalities))
         if unknown:
             raise ValueError(f"lengths name {unknown}, which are not among {sorted(modalities)}")
+        for name, tokens in modalities.items():
+            if not isinstance(tokens, torch.Tensor):
+                raise TypeError(f"{name} features must be a tensor, got {type(tokens).__name__}")
         rows = next(iter(modalities.values())).shape[0]
         vocabulary = ItemVocabulary(range(1, rows) if item_ids is None else item_ids)
         return cls(
@@ -189,7 +193,9 @@ class ItemFeatures:
             )
         return gathered
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         """Move or convert the token matrices.
 
         Args:
@@ -231,9 +237,8 @@ def _check_tokens(
     name: str, tokens: torch.Tensor, lengths: torch.Tensor, vocabulary: ItemVocabulary
 ) -> None:
     rows = len(vocabulary) + 1
-    if not isinstance(tokens, torch.Tensor) or not tokens.is_floating_point():
-        got = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise TypeError(f"{name} features must be a floating-point tensor, got {got}")
+    if not tokens.is_floating_point():
+        raise TypeError(f"{name} features must be a floating-point tensor, got {tokens.dtype}")
     if tokens.ndim != 3 or 0 in tokens.shape[1:]:
         raise ValueError(
             f"{name} features have shape {tuple(tokens.shape)}; they must be (N + 1, tokens, width)"
@@ -271,5 +276,3 @@ def _check_tokens(
 
 def _named(row: int, vocabulary: ItemVocabulary) -> str:
     return "padding row 0" if row == 0 else f"item {vocabulary.item_ids[row - 1]!r} (row {row})"
-
-

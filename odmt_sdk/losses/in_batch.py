@@ -49,6 +49,8 @@ def in_batch_candidates(item_ids: torch.Tensor, attention_mask: torch.Tensor) ->
     distinct, inverse, counts = torch.unique(
         item_ids[attention_mask], return_inverse=True, return_counts=True
     )
+    if not len(distinct):  # all padding: one candidate that is nobody's label
+        distinct, counts = item_ids.new_zeros(1), item_ids.new_ones(1)
     columns = torch.zeros_like(item_ids)
     columns[attention_mask] = inverse
     valid = attention_mask[:, :-1] & attention_mask[:, 1:]

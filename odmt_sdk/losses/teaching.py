@@ -55,9 +55,7 @@ def register_teaching_graph(name: str) -> Callable[[TeachingGraphBuilder], Teach
     return register
 
 
-def teaching_edges(
-    graph: str | Sequence[TeachingEdge], sources: tuple[str, ...]
-) -> TeachingGraph:
+def teaching_edges(graph: str | Sequence[TeachingEdge], sources: tuple[str, ...]) -> TeachingGraph:
     """Spell a teaching graph out for the sources at hand.
 
     Args:

@@ -15,7 +15,7 @@ class CatalogueCache:
     """Remembers the embeddings of every item until a weight of their encoder changes."""
 
     def __init__(self) -> None:
-        self._weights: list[tuple[torch.Tensor, int]] = []
+        self._weights: list[tuple[nn.Parameter, int]] = []
         self._embeddings: dict[str, torch.Tensor] = {}
 
     def get(
@@ -44,7 +44,7 @@ class CatalogueCache:
         self._weights, self._embeddings = [], {}
 
 
-def _same(old: list[tuple[torch.Tensor, int]], new: list[tuple[torch.Tensor, int]]) -> bool:
+def _same(old: list[tuple[nn.Parameter, int]], new: list[tuple[nn.Parameter, int]]) -> bool:
     return len(old) == len(new) and all(
         a is b and version == now for (a, version), (b, now) in zip(old, new, strict=True)
     )

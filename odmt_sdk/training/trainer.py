@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer
+from typing_extensions import override
 
 from odmt_sdk.data.collator import SequenceCollator
 from odmt_sdk.evaluation.evaluate import evaluate
@@ -20,7 +21,7 @@ class SavesItself(Protocol):
         """Write the folder `path`."""
 
 
-class ODMTTrainer(Trainer):  # type: ignore[misc]
+class ODMTTrainer(Trainer):
     """Trains an `ODMTWrapper`; every feature of `transformers.Trainer` is there.
 
     It tells the model the epoch, so that distillation warms up; evaluates by ranking the full
@@ -47,6 +48,7 @@ class ODMTTrainer(Trainer):  # type: ignore[misc]
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_steps = 0
 
+    @override
     def compute_loss(
         self,
         model: nn.Module,
@@ -61,6 +63,7 @@ class ODMTTrainer(Trainer):  # type: ignore[misc]
         self._part_steps += 1
         return (output.loss, output) if return_outputs else output.loss
 
+    @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, averaged since the last log; see `transformers.Trainer`."""
         if "loss" in logs and self._part_steps:
@@ -68,6 +71,7 @@ class ODMTTrainer(Trainer):  # type: ignore[misc]
             self._part_sums, self._part_steps = {}, 0
         super().log(logs, start_time)
 
+    @override
     def evaluate(
         self,
         eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | None = None,
@@ -107,8 +111,11 @@ class ODMTTrainer(Trainer):  # type: ignore[misc]
         )
         return metrics
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    @override
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         """Write the adapter; the Trainer adds optimizer, scheduler and its own state."""
         if self.args.should_save:
             model: SavesItself = self.accelerator.unwrap_model(self.model)
-            model.save_pretrained(output_dir or self.args.output_dir)
+            model.save_pretrained(output_dir or str(self.args.output_dir))

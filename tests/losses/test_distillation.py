@@ -19,9 +19,7 @@ def twin(student, teacher, temperature, multiplicity):
     return torch.stack(losses).mean()
 
 
-@given(
-    st.integers(1, 4), st.integers(1, 6), st.floats(0.1, 4), st.integers(0, 2**31), st.data()
-)
+@given(st.integers(1, 4), st.integers(1, 6), st.floats(0.1, 4), st.integers(0, 2**31), st.data())
 def test_equals_candidates_written_out(positions, candidates, temperature, seed, data):
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, positions, candidates, generator=generator).double()

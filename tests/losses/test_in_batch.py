@@ -45,7 +45,9 @@ def test_equals_the_slot_by_slot_loss(rows):
     loss = in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity.double())
     assert len(candidates.labels) == len(expected)
     if expected:
-        torch.testing.assert_close(loss.double(), torch.stack(expected).mean(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            loss.double(), torch.stack(expected).mean(), rtol=1e-6, atol=1e-6
+        )
     else:
         assert loss == 0
 

@@ -66,7 +66,9 @@ def test_warmup_scales_the_distillation_only():
 def test_weight_zero_leaves_distillation_out():
     model = Towers()
     model.distillation_weight = 0
-    assert not [n for n in model(torch.randn(1, 5), torch.tensor([3])).parts if "distillation/" in n]
+    assert not [
+        n for n in model(torch.randn(1, 5), torch.tensor([3])).parts if "distillation/" in n
+    ]
 
 
 @pytest.mark.parametrize("detach", [False, True])
