@@ -25,6 +25,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 torch.set_num_threads(2)
 
+_START_ENVIRONMENT = dict(os.environ)
+
 
 class _TorchRandom:
     """Lets Hypothesis start every example from the same state of torch's generator."""
@@ -36,6 +38,12 @@ class _TorchRandom:
 
 _torch_random = _TorchRandom()  # Hypothesis holds it weakly
 register_random(_torch_random)
+
+
+@pytest.fixture(scope="session")
+def start_environment() -> dict[str, str]:
+    """The environment variables before any test module, and so the package, was imported."""
+    return _START_ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)

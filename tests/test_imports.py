@@ -35,12 +35,13 @@ def check_unchanged(before):
 
 
 @pytest.fixture
-def run_python(tmp_path, monkeypatch):
+def run_python(tmp_path, start_environment):
     def run(source: str, *first_on_path: Path) -> str:
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [*first_on_path, ROOT])))
+        search_path = os.pathsep.join(map(str, [*first_on_path, ROOT]))
         done = subprocess.run(
             [sys.executable, "-c", source],
             cwd=tmp_path,
+            env={**start_environment, "PYTHONPATH": search_path},
             capture_output=True,
             text=True,
             timeout=300,
