@@ -38,9 +38,9 @@ def toy_model(backbone: nn.Module | None = None, **settings) -> ODMTWrapper:
 
 
 def toy_split(num_users: int = 40, max_seq_length: int = 6):
-    """Every user walks the twelve items in a circle, from a start and with a step of their own."""
+    """Every user walks the twelve items in a circle, from a start of their own."""
     rows = [
-        (f"user-{user}", f"item-{(user + step * (1 + user % 2)) % 12}", step)
+        (f"user-{user}", f"item-{(user + step) % 12}", step)
         for user in range(num_users)
         for step in range(8)
     ]

@@ -105,7 +105,8 @@ class ODMTTrainer(Trainer):
             progress=not self.args.disable_tqdm,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        self.log(dict(metrics))
+        # a line that can be read: the sources' own metrics are in what is returned
+        self.log({name: value for name, value in metrics.items() if "/" not in name})
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )

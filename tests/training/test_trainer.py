@@ -1,0 +1,185 @@
+"""Training through transformers.Trainer."""
+
+import math
+
+import pytest
+import torch
+from toys import MyModel, toy_features, toy_model, toy_split
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from odmt_sdk import ODMTConfig, ODMTTrainer, ODMTWrapper, SequenceCollator, fit
+from odmt_sdk.losses.distillation import warmup_weight
+
+
+def arguments(path, **settings):
+    return TrainingArguments(
+        output_dir=str(path),
+        **{
+            "per_device_train_batch_size": 8,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-2,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "logging_strategy": "epoch",
+            **settings,
+        },
+    )
+
+
+def trainer(path, split, model=None, **settings):
+    return ODMTTrainer(
+        model=model or toy_model(dropout=0.0),
+        args=arguments(path, **settings),
+        train_dataset=split.train,
+        eval_dataset=split.validation,
+        k=(1, 5),
+    )
+
+
+def test_the_plain_trainer_does_not_empty_the_batch(tmp_path):
+    model, split = toy_model(), toy_split()
+    before = model.item_encoder.id_embedding.weight.detach().clone()
+    Trainer(
+        model=model,
+        args=arguments(tmp_path, max_steps=3),
+        train_dataset=split.train,
+        data_collator=SequenceCollator(),
+    ).train()
+    assert not torch.equal(before, model.item_encoder.id_embedding.weight)
+
+
+def test_it_learns_and_evaluates(tmp_path):
+    split = toy_split()
+    training = trainer(tmp_path, split, num_train_epochs=15, eval_strategy="epoch")
+    before = training.evaluate()
+    training.train()
+    after = training.evaluate()
+    assert after["eval_hit_rate@1"] > 0.8 > before["eval_hit_rate@1"]
+    assert {f"eval_{s}/ndcg@5" for s in ("id", "text", "image")} < set(after)
+    assert [e["epoch"] for e in training.state.log_history if "eval_ndcg@5" in e][:2] == [1, 2]
+
+
+def test_the_model_is_told_the_epoch(tmp_path):
+    model, split = toy_model(distillation_warmup_epochs=4), toy_split()
+    training = trainer(tmp_path, split, model, num_train_epochs=3, logging_strategy="steps")
+    training.args.logging_steps = 1
+    training.train()
+    steps = len(split.train) // 8
+    for step, entry in enumerate(e for e in training.state.log_history if "loss" in e):
+        expected = warmup_weight(step / steps, weight=1.0, warmup_epochs=4)
+        assert entry["distillation_weight"] == pytest.approx(expected, rel=1e-5)
+        parts = [v for n, v in entry.items() if n.startswith("cross_entropy/")]
+        distilled = [v for n, v in entry.items() if n.startswith("distillation/")]
+        total = sum(parts) + entry["distillation_weight"] * sum(distilled)
+        assert entry["loss"] == pytest.approx(total, rel=1e-3)
+
+
+def test_checkpoints_are_adapters(tmp_path):
+    split = toy_split()
+    training = trainer(tmp_path, split, save_strategy="epoch", num_train_epochs=1)
+    training.train()
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    loaded = ODMTWrapper.from_pretrained(checkpoint, backbone=MyModel())
+    histories = [["item-1", "item-2"]]
+    assert loaded.recommend(histories, k=3) == training.model.eval().recommend(histories, k=3)
+    assert not list(tmp_path.rglob("training_args.bin"))
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.epoch >= self.epoch
+
+
+def test_resuming_is_the_same_as_never_stopping(tmp_path):
+    split = toy_split()
+
+    def start(name, callbacks=()):
+        torch.manual_seed(1)
+        training = trainer(
+            tmp_path / name, split, num_train_epochs=4, save_strategy="epoch", eval_strategy="epoch"
+        )
+        for callback in callbacks:
+            training.add_callback(callback)
+        return training
+
+    whole = start("whole")
+    whole.train()
+    start("resumed", [StopAt(2)]).train()
+    resumed = start("resumed")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step
+    for (name, a), b in zip(
+        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_several_evaluation_sets(tmp_path):
+    split = toy_split()
+    metrics = trainer(tmp_path, split).evaluate({"a": split.validation, "b": split.test})
+    assert {"eval_a_ndcg@5", "eval_b_ndcg@5"} < set(metrics)
+    training = ODMTTrainer(model=toy_model(), args=arguments(tmp_path), train_dataset=split.train)
+    with pytest.raises(ValueError, match="no eval_dataset: pass one here or to ODMTTrainer"):
+        training.evaluate()
+
+
+class TestFit:
+    def test_from_a_split_to_an_adapter(self, tmp_path):
+        model, split = toy_model(dropout=0.0), toy_split()
+        result = fit(
+            model, split, tmp_path / "out", epochs=12, batch_size=8, learning_rate=1e-2, k=(1, 5),
+            metric="ndcg@5", disable_tqdm=True,
+        )  # fmt: skip
+        assert result.test["hit_rate@1"] > 0.8
+        best = max(e["eval_ndcg@5"] for e in result.history if "eval_ndcg@5" in e)
+        assert result.validation["ndcg@5"] == best
+        loaded = ODMTWrapper.from_pretrained(tmp_path / "out", backbone=MyModel())
+        histories = [["item-1", "item-2"]]
+        assert loaded.recommend(histories, k=3) == model.eval().recommend(histories, k=3)
+        counted = (split.item_counts[1:] / split.item_counts[1:].sum()).log()
+        torch.testing.assert_close(model.item_log_probability[1:], counted.float())
+
+    def test_the_best_epoch_is_kept_and_training_stops_early(self, tmp_path):
+        split = toy_split()
+        result = fit(
+            toy_model(), split, tmp_path, epochs=50, batch_size=8, learning_rate=0.3, patience=2,
+            k=(1, 5), metric="hit_rate@1", disable_tqdm=True,
+        )  # fmt: skip
+        scores = [e["eval_hit_rate@1"] for e in result.history if "eval_hit_rate@1" in e]
+        assert len(scores) < 50
+        assert scores.index(max(scores)) == len(scores) - 3
+        assert result.best_epoch == len(scores) - 2
+
+    def test_resume(self, tmp_path):
+        split = toy_split()
+
+        def run(epochs, resume):
+            return fit(
+                toy_model(), split, tmp_path, epochs=epochs, batch_size=8, k=(5,),
+                metric="ndcg@5", resume=resume, disable_tqdm=True,
+            )  # fmt: skip
+
+        run(2, resume=True)  # nothing there yet
+        history = run(4, resume=True).history
+        assert [e["epoch"] for e in history if "eval_ndcg@5" in e] == [1, 2, 3, 4]
+
+    def test_errors(self, tmp_path):
+        split = toy_split()
+        other = ODMTWrapper(MyModel(), toy_features(), ODMTConfig())
+        with pytest.raises(ValueError, match="the model knows 12 items, the split 12, or in anoth"):
+            fit(other, split, tmp_path)
+        for metric in ("ndcg@7", "auc@10", "ndcg"):
+            with pytest.raises(ValueError, match=f"metric='{metric}' is not computed"):
+                fit(toy_model(), split, tmp_path, metric=metric)
+
+
+def test_the_loss_of_a_batch_is_finite_under_autocast():
+    model = toy_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss
+    loss.backward()
+    assert math.isfinite(loss.item())
