@@ -1,0 +1,276 @@
+import builtins
+import datetime as dt
+import sys
+
+import numpy as np
+import pytest
+
+from odmt_sdk.tables import read_columns
+
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
+pa = pytest.importorskip("pyarrow")
+
+COLUMNS = {"user": ["ann", "bob", "ann"], "item": [7, 7, 5], "price": [0.5, 1.0, 2.0]}
+RECORDS = [{name: values[row] for name, values in COLUMNS.items()} for row in range(3)]
+
+
+class ArrowStream:
+    """A table that offers nothing but the Arrow interface."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+TABLES = {
+    "pandas": lambda: pd.DataFrame(COLUMNS),
+    "pandas, arrow types": lambda: pd.DataFrame(COLUMNS).convert_dtypes(dtype_backend="pyarrow"),
+    "pandas, nullable types": lambda: pd.DataFrame(COLUMNS).convert_dtypes(),
+    "pandas, shuffled index": lambda: pd.DataFrame(COLUMNS, index=[2, 0, 1]),
+    "polars": lambda: pl.DataFrame(COLUMNS),
+    "polars, lazy": lambda: pl.LazyFrame(COLUMNS),
+    "pyarrow": lambda: pa.table(COLUMNS),
+    "pyarrow, chunks": lambda: pa.concat_tables([pa.table(COLUMNS)[:1], pa.table(COLUMNS)[1:]]),
+    "pyarrow, record batch": lambda: pa.record_batch(COLUMNS),
+    "arrow stream": lambda: ArrowStream(pa.table(COLUMNS)),
+    "mapping of lists": lambda: COLUMNS,
+    "mapping of arrays": lambda: {name: np.array(values) for name, values in COLUMNS.items()},
+    "mapping of series": lambda: dict(pd.DataFrame(COLUMNS)),
+    "list of dicts": lambda: RECORDS,
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_kind_of_table_gives_the_same_columns(kind):
+    read = read_columns(TABLES[kind](), ["user", "item", "price"])
+    assert {name: array.tolist() for name, array in read.items()} == COLUMNS
+    assert read["item"].dtype == np.int64
+    assert read["price"].dtype == np.float64
+
+
+def test_hugging_face_dataset():
+    datasets = pytest.importorskip("datasets")
+    dataset = datasets.Dataset.from_dict(COLUMNS)
+    shuffled = dataset.select([2, 0, 1])
+    assert read_columns(dataset, ["user"])["user"].tolist() == COLUMNS["user"]
+    assert read_columns(shuffled, ["item"])["item"].tolist() == [5, 7, 7]
+    assert read_columns({"item": dataset["item"]}, ["item"])["item"].tolist() == [7, 7, 5]
+    with pytest.raises(ValueError, match=r"'rating' is not in the dataset, which has .*'user'"):
+        read_columns(dataset, ["rating"])
+
+
+# --------------------------------------------------------------------------- files
+
+
+def write(path):
+    frame = pd.DataFrame(COLUMNS)
+    if ".parquet" in path.name:
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if ".tsv" in path.name else ",")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "a.parquet", "a.b.parquet"])
+@pytest.mark.parametrize("absent", [[], ["pyarrow"], ["pyarrow", "polars"]])
+def test_files_are_read_with_whatever_is_installed(tmp_path, monkeypatch, name, absent):
+    path = write(tmp_path / name)
+    hide(monkeypatch, absent)
+    for given in (path, str(path)):
+        read = read_columns(given, ["item", "user"])
+        assert {name: array.tolist() for name, array in read.items()} == {
+            "item": COLUMNS["item"],
+            "user": COLUMNS["user"],
+        }
+
+
+def hide(monkeypatch, libraries):
+    """Make `import library` fail where the package does it, and nowhere else."""
+    real = builtins.__import__
+
+    def guarded(name, scope=None, *args, **kwargs):
+        inside = scope is not None and str(scope.get("__name__", "")).startswith("odmt_sdk")
+        if inside and name.partition(".")[0] in libraries:
+            raise ImportError(name)
+        return real(name, scope, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", guarded)
+
+
+@pytest.mark.parametrize("absent", [[], ["pyarrow"], ["pyarrow", "polars"]])
+def test_empty_cells_are_missing_and_quotes_may_hold_newlines(tmp_path, monkeypatch, absent):
+    path = tmp_path / "items.csv"
+    path.write_text('item,title\n1,"a lamp,\nwarm"\n2,\n3,NA\n4,None such\n')
+    hide(monkeypatch, absent)
+    read = read_columns(path, ["item", "title"])
+    assert read["title"].tolist() == ["a lamp,\nwarm", None, None, "None such"]
+    assert read["item"].tolist() == [1, 2, 3, 4]
+
+
+def test_columns_whose_names_hold_dots(tmp_path):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"user.id": [3, 4], "other": [1, 2]}).to_parquet(path)
+    assert read_columns(path, ["user.id"])["user.id"].tolist() == [3, 4]
+
+
+def test_folder_of_parquet_files(tmp_path):
+    folder = tmp_path / "events.parquet"
+    folder.mkdir()
+    for part in range(3):
+        pd.DataFrame({"item": [2 * part, 2 * part + 1]}).to_parquet(folder / f"{part}.parquet")
+    assert read_columns(folder, ["item"])["item"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_file_errors(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*gone.csv"):
+        read_columns(tmp_path / "gone.csv", ["item"])
+    with pytest.raises(ValueError, match=r"a.xlsx does not end in .csv, .tsv or .parquet"):
+        read_columns(tmp_path / "a.xlsx", ["item"])
+    for name in ("a.csv", "a.parquet"):
+        path = write(tmp_path / name)
+        with pytest.raises(ValueError, match=r"'rating' is not in .*'user', 'item', 'price'"):
+            read_columns(path, ["item", "rating"])
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=r"broken.parquet cannot be read: .* pass the table"):
+        read_columns(broken, ["item"])
+    hide(monkeypatch, ["pyarrow", "polars", "pandas"])
+    with pytest.raises(ImportError, match=r"pip install odmt-sdk\[tables\]"):
+        read_columns(path, ["item"])
+    with pytest.raises(ImportError, match=r"ArrowStream needs pyarrow: pip install"):
+        read_columns(ArrowStream(pa.table(COLUMNS)), ["item"])
+
+
+def test_importing_brings_no_table_library():
+    import subprocess
+
+    code = (
+        "import sys, odmt_sdk.tables, odmt_sdk.data\n"
+        "from odmt_sdk.tables import read_columns\n"
+        "read_columns({'a': [1]}, ['a'])\n"
+        "print([m for m in ('pandas', 'polars', 'pyarrow', 'torch') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed.stderr
+
+
+# --------------------------------------------------------------------------- values
+
+NOON = dt.datetime(2024, 1, 2, 12, tzinfo=dt.UTC)
+UTC_NOON = np.datetime64("2024-01-02T12:00:00")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: pd.Series([3, None], dtype="Int64"),
+        lambda: pd.Series([3, pd.NA], dtype=object),
+        lambda: pd.Series([3, None], dtype="int64[pyarrow]"),
+        lambda: pl.Series([3, None]),
+        lambda: pa.array([3, None]),
+        lambda: pa.array([3, None]).dictionary_encode(),
+        lambda: np.ma.array([3, 4], mask=[False, True]),
+        lambda: [3, None],
+    ],
+)
+def test_missing_whole_numbers_do_not_become_floats(column):
+    array = read_columns({"a": column()}, ["a"])["a"]
+    assert array.tolist() == [3, None]
+    assert type(array[0]) is int
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: pd.Series(["x", None]),
+        lambda: pd.Series(["x", None], dtype="category"),
+        lambda: pd.Series(["x", float("nan")], dtype=object),
+        lambda: pl.Series(["x", None]),
+        lambda: pl.Series(["x", None], dtype=pl.Categorical),
+        lambda: pa.array(["x", None]),
+    ],
+)
+def test_missing_strings_are_none(column):
+    assert read_columns({"a": column()}, ["a"])["a"].tolist() == ["x", None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: pd.Series([NOON, None]).dt.tz_convert("Asia/Tokyo"),
+        lambda: pd.Series([NOON, None]).astype("timestamp[us, Asia/Tokyo][pyarrow]"),
+        lambda: pd.DatetimeIndex([NOON, None]),
+        lambda: pl.Series([NOON, None]).dt.convert_time_zone("Asia/Tokyo"),
+        lambda: pa.array([NOON, None], type=pa.timestamp("us", "Asia/Tokyo")),
+    ],
+)
+def test_datetimes_become_utc(column):
+    array = read_columns({"a": column()}, ["a"])["a"]
+    assert array[0] == UTC_NOON
+    assert np.isnat(array[1])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: [[1, 2], [3, 4]],
+        lambda: pd.Series([[1, 2], [3, 4]]),
+        lambda: pl.Series([[1, 2], [3, 4]]),
+        lambda: pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int64, 2)),
+        lambda: pa.array([[1, 2], [3, 4]]),
+    ],
+)
+def test_cells_that_are_sequences_stay_whole(column):
+    array = read_columns({"a": column()}, ["a"])["a"]
+    assert array.shape == (2,)
+    assert list(array[1]) == [3, 4]
+
+
+def test_lists_keep_the_types_of_their_values():
+    assert read_columns({"a": [1, "1"]}, ["a"])["a"].tolist() == [1, "1"]
+    assert read_columns({"a": [2**70, -1]}, ["a"])["a"].tolist() == [2**70, -1]
+    assert read_columns({"a": [True, False]}, ["a"])["a"].tolist() == [True, False]
+
+
+def test_record_without_a_key_has_a_missing_value():
+    assert read_columns([{"a": 1}, {"b": 2}], ["a"])["a"].tolist() == [1, None]
+
+
+# --------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_absent_column_names_those_at_hand(kind):
+    with pytest.raises(ValueError, match=r"column 'rating' is not in .*'user', 'item', 'price'"):
+        read_columns(TABLES[kind](), ["user", "rating"])
+
+
+def test_columns_of_unequal_length():
+    with pytest.raises(ValueError, match="one value per row, but 'a' has 2, 'b' has 3"):
+        read_columns({"a": [1, 2], "b": [1, 2, 3]}, ["a", "b"])
+
+
+def test_two_columns_of_one_name():
+    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    with pytest.raises(ValueError, match="column 'a' has 2 dimensions instead of one"):
+        read_columns(frame, ["a"])
+
+
+@pytest.mark.parametrize("column", ["abc", 5])
+def test_column_that_is_no_sequence(column):
+    with pytest.raises(TypeError, match=f"column 'a' is a {type(column).__name__}"):
+        read_columns({"a": column}, ["a"])
+
+
+@pytest.mark.parametrize("table", [5, None, object(), {1, 2}])
+def test_not_a_table(table):
+    with pytest.raises(TypeError, match=f"cannot read a table of type {type(table).__name__}"):
+        read_columns(table, ["a"])
+
+
+def test_list_that_does_not_hold_dicts():
+    with pytest.raises(TypeError, match="one dict per row, but row 1 is a tuple"):
+        read_columns([{"a": 1}, ("a", 1)], ["a"])
