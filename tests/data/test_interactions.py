@@ -1,0 +1,311 @@
+import datetime as dt
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odmt_sdk.data.interactions import Interactions
+from odmt_sdk.vocabulary import ItemVocabulary
+
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from("abcdefg"), st.integers(0, 4)), min_size=1
+)
+
+
+def interactions_of(events):
+    """Interactions from (user, item, time) triples."""
+    users, items, times = zip(*events, strict=True)
+    return Interactions.from_table({"user_id": users, "item_id": items, "timestamp": times})
+
+
+def sequences(interactions):
+    """{user: [items]} in the interactions' order."""
+    pieces = np.split(interactions.item_codes, interactions.offsets[1:-1])
+    return {
+        user: [interactions.item_ids[code] for code in piece]
+        for user, piece in zip(interactions.user_ids, pieces, strict=True)
+    }
+
+
+def slow_sequences(events):
+    grouped = {}
+    for user, item, time in events:
+        grouped.setdefault(user, []).append((time, item))
+    return {
+        user: [item for _, item in sorted(history, key=lambda event: event[0])]
+        for user, history in grouped.items()
+    }
+
+
+def first_appearances(values):
+    return tuple(dict.fromkeys(values))
+
+
+# --------------------------------------------------------------------------- reading
+
+
+@given(EVENTS)
+def test_sorted_by_user_then_time_ties_in_input_order(events):
+    interactions = interactions_of(events)
+    assert sequences(interactions) == slow_sequences(events)
+    assert interactions.user_ids == first_appearances(event[0] for event in events)
+    assert interactions.item_ids == first_appearances(event[1] for event in events)
+    assert len(interactions) == len(events)
+    assert interactions.num_users == len({event[0] for event in events})
+    assert interactions.num_items == len({event[1] for event in events})
+
+
+@given(EVENTS)
+def test_without_timestamp_the_rows_order_counts(events):
+    table = {"user_id": [event[0] for event in events], "item_id": [event[1] for event in events]}
+    interactions = Interactions.from_table(table, timestamp=None)
+    numbered = [(user, item, row) for row, (user, item, _) in enumerate(events)]
+    assert sequences(interactions) == slow_sequences(numbered)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_whole_numbers_and_other_ids_are_numbered_alike(order):
+    numbers = np.random.default_rng(0).integers(-50, 50, 400)[::order]
+    times = np.arange(400) % 7
+    ints = Interactions.from_table({"user_id": numbers, "item_id": numbers % 9, "timestamp": times})
+    objects = Interactions.from_table(
+        {"user_id": numbers.astype(object), "item_id": numbers % 9 + 0.0, "timestamp": times}
+    )
+    assert ints.user_ids == objects.user_ids == first_appearances(numbers.tolist())
+    assert ints.item_ids == objects.item_ids
+    assert np.array_equal(ints.item_codes, objects.item_codes)
+    assert np.array_equal(ints.offsets, objects.offsets)
+
+
+def test_own_column_names_and_any_hashable_ids():
+    ids = [("a", 1), frozenset({2}), b"x", 3, "3", None.__class__, dt.date(2024, 1, 1), True]
+    interactions = Interactions.from_table(
+        {"who": ids, "what": ids[::-1], "when": range(8)}, user="who", item="what", timestamp="when"
+    )
+    assert interactions.user_ids == tuple(ids)
+    assert interactions.item_ids == tuple(ids[::-1])
+
+
+def test_ids_are_python_values():
+    interactions = Interactions.from_table(
+        {"user_id": np.array(["a", "b"]), "item_id": [np.int64(3), np.int64(4)]}, timestamp=None
+    )
+    assert [type(value) for value in interactions.user_ids] == [str, str]
+    assert [type(value) for value in interactions.item_ids] == [int, int]
+
+
+def test_path_of_a_file(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id,timestamp\n1,x,2024-05-01\n1,y,2024-04-01\n")
+    assert sequences(Interactions.from_table(path)) == {1: ["y", "x"]}
+
+
+def test_repr_says_how_much_there_is():
+    interactions = interactions_of([(0, "a", 0), (0, "b", 1), (1, "a", 0)])
+    assert repr(interactions) == "Interactions(3 events of 2 users with 2 items, 1 to 2 a user)"
+
+
+# --------------------------------------------------------------------------- times
+
+DAYS = [dt.datetime(2024, 1, day) for day in (3, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [3, 1, 2],
+        [0.3, 0.1, 0.2],
+        [3, 0.1, 2.5],
+        np.array([3, 1, 2], dtype=np.uint64),
+        np.array([2**63 + 2, 2**63, 2**63 + 1], dtype=np.uint64),
+        DAYS,
+        [day.date() for day in DAYS],
+        np.array(DAYS, dtype="datetime64[D]"),
+        np.array(DAYS, dtype="datetime64[ns]"),
+        list(np.array(DAYS, dtype="datetime64[ns]")),
+        [
+            dt.datetime(2024, 1, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=offset)))
+            for offset in (-5, 9, 1)
+        ],
+    ],
+)
+def test_numbers_and_datetimes_order_the_events(times):
+    table = {"user_id": [0, 0, 0], "item_id": ["third", "first", "second"], "timestamp": times}
+    assert sequences(Interactions.from_table(table)) == {0: ["first", "second", "third"]}
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (["1", "2", "3"], r"'timestamp' holds '1' \(str\) in row 0 of 3 rows; times must be num"),
+        ([1, "x", 3], r"'timestamp' holds 'x' \(str\) in row 1 of 3 .*pandas.to_datetime"),
+        ([*DAYS[:2], 3], r"'timestamp' holds 3 \(int\) in row 2 of 3 rows"),
+        ([1, True, 2], r"'timestamp' holds True \(bool\) in row 1"),
+        (np.array([True, False, True]), r"'timestamp' holds True \(bool\).*timestamp=None"),
+        (np.array([1, 2, 3], dtype="timedelta64[s]"), r"'timestamp' holds .* \(timedelta\)"),
+        ([1.0, float("inf"), 2.0], "'timestamp' holds infinite times in 1 of 3 rows"),
+        (
+            [DAYS[0], DAYS[1].replace(tzinfo=dt.UTC), DAYS[2]],
+            "'timestamp' mixes datetimes with and without a time zone; give all of its 3 rows",
+        ),
+        (
+            np.array(["1500-01-01", "2000-01-01", "2000-01-01"], dtype="datetime64[D]"),
+            "'timestamp' holds datetimes from 1500-01-01 to 2000-01-01, outside the years 1678",
+        ),
+    ],
+)
+def test_times_that_are_neither_numbers_nor_datetimes(times, message):
+    with pytest.raises(ValueError, match=message):
+        Interactions.from_table({"user_id": [0] * 3, "item_id": [1] * 3, "timestamp": times})
+
+
+# --------------------------------------------------------------------------- bad tables
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "timestamp"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, float("nan"), 2.0, float("nan")],
+        np.array([1, np.nan, 2, np.nan]),
+        [1, None, 2, None],
+        np.array(["2024-01-01", "NaT", "2024-01-01", "NaT"], dtype="datetime64[ns]"),
+        [1, np.datetime64("NaT"), 2, np.float32("nan")],
+    ],
+)
+def test_missing_values(name, values):
+    table = {"user_id": [0] * 4, "item_id": [1] * 4, "timestamp": [2] * 4, name: values}
+    with pytest.raises(
+        ValueError, match=f"'{name}' has 2 missing values in 4 rows, the first in row 1; drop"
+    ):
+        Interactions.from_table(table)
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "timestamp"])
+def test_missing_values_of_pandas(name):
+    pd = pytest.importorskip("pandas")
+    for missing in (pd.NA, pd.NaT):
+        table = {"user_id": [0] * 2, "item_id": [1] * 2, "timestamp": [2] * 2, name: [1, missing]}
+        for given_table in (table, pd.DataFrame(table)):
+            with pytest.raises(ValueError, match=f"'{name}' has 1 missing values in 2 rows"):
+                Interactions.from_table(given_table)
+
+
+@pytest.mark.parametrize("table", [[], {"user_id": [], "item_id": [], "timestamp": []}])
+def test_no_rows(table):
+    with pytest.raises(ValueError, match="interactions has no rows; give at least one"):
+        Interactions.from_table(table)
+
+
+def test_absent_column():
+    with pytest.raises(ValueError, match=r"column 'timestamp' is not in .*'user_id', 'item_id'"):
+        Interactions.from_table({"user_id": [1], "item_id": [1]})
+
+
+def test_ids_that_are_not_hashable():
+    with pytest.raises(TypeError, match="'item_id' holds an id that is not hashable"):
+        Interactions.from_table({"user_id": [1], "item_id": [[1]]}, timestamp=None)
+
+
+def test_float_ids_too_large_to_tell_apart():
+    table = {"user_id": np.array([2.0**53, 2.0**53 + 1]), "item_id": [1, 1]}
+    with pytest.raises(
+        ValueError, match=r"'user_id' holds ids as floats of 2.*read the ids as int"
+    ):
+        Interactions.from_table(table, timestamp=None)
+
+
+# --------------------------------------------------------------------------- filters
+
+
+def slow_k_core(events, min_user, min_item):
+    """Drop one event at a time until every user and item has enough."""
+    events = list(events)
+    while True:
+        users = Counter(event[0] for event in events)
+        items = Counter(event[1] for event in events)
+        for event in events:
+            if users[event[0]] < min_user or items[event[1]] < min_item:
+                events.remove(event)
+                break
+        else:
+            return events
+
+
+def expect_filtered(filtered, events, remaining):
+    """`filtered()` holds the `remaining` events, numbered as in all `events`."""
+    if not remaining:
+        with pytest.raises(ValueError, match=f"leaves no user: all {len(events)} interactions"):
+            filtered()
+        return
+    result = filtered()
+    users, items = ({event[column] for event in remaining} for column in (0, 1))
+    assert sequences(result) == slow_sequences(remaining)
+    assert result.user_ids == first_appearances(e[0] for e in events if e[0] in users)
+    assert result.item_ids == first_appearances(e[1] for e in events if e[1] in items)
+
+
+@given(EVENTS, st.integers(1, 4), st.integers(1, 4))
+def test_k_core_equals_its_slow_twin(events, min_user, min_item):
+    interactions = interactions_of(events)
+    expect_filtered(
+        lambda: interactions.k_core(min_user=min_user, min_item=min_item),
+        events,
+        slow_k_core(events, min_user, min_item),
+    )
+    expect_filtered(
+        lambda: interactions.k_core(min_user), events, slow_k_core(events, min_user, min_user)
+    )
+
+
+def test_k_core_is_iterated():
+    # A chain: only user 0 and item z break the rule at first, and each removal frees the next.
+    events = [(0, "a", 0), (1, "a", 0), (1, "b", 1), (2, "b", 0), (2, "c", 1), (3, "c", 0)]
+    circle = [(7, "x", 0), (7, "y", 1), (8, "x", 0), (8, "y", 1)]
+    assert sequences(interactions_of(events + circle).k_core(2)) == {7: ["x", "y"], 8: ["x", "y"]}
+    with pytest.raises(
+        ValueError,
+        match="k_core with at least 2 interactions a user and 2 an item leaves no user: all 6 "
+        "interactions of 4 users with 3 items fall away; ask for fewer",
+    ):
+        interactions_of(events).k_core(2)
+
+
+@given(EVENTS, st.integers(1, 4))
+def test_last_keeps_the_latest(events, n):
+    kept = {user: items[-n:] for user, items in slow_sequences(events).items()}
+    interactions = interactions_of(events)
+    result = interactions.last(n)
+    assert sequences(result) == kept
+    assert set(result.item_ids) == {item for items in kept.values() for item in items}
+    assert sequences(interactions) == slow_sequences(events)  # the original stays as it was
+
+
+@given(EVENTS, st.sets(st.sampled_from("abcdefgxyz"), min_size=1))
+def test_keep_items_equals_its_slow_twin(events, wanted):
+    interactions = interactions_of(events)
+    remaining = [event for event in events if event[1] in wanted]
+    expect_filtered(lambda: interactions.keep_items(wanted), events, remaining)
+    expect_filtered(lambda: interactions.keep_items(ItemVocabulary(wanted)), events, remaining)
+
+
+def test_keep_items_that_nobody_has_shows_the_ids_of_both():
+    interactions = Interactions.from_table({"user_id": [0], "item_id": [5]}, timestamp=None)
+    with pytest.raises(ValueError, match=r"1 ids leaves no user.* such as 5, .* such as '5'"):
+        interactions.keep_items(["5"])
+    with pytest.raises(ValueError, match="0 ids leaves no user"):
+        interactions.keep_items([])
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "3", None])
+def test_counts_must_be_positive_whole_numbers(value):
+    interactions = interactions_of([(0, "a", 0)])
+    with pytest.raises(ValueError, match=f"n={value!r} must be a whole number of at least 1"):
+        interactions.last(value)
+    with pytest.raises(ValueError, match=r"k=.* must be a whole number of at least 1"):
+        interactions.k_core(value)
+    if value is not None:  # None means k
+        with pytest.raises(ValueError, match=r"min_item=.* must be a whole number of at least 1"):
+            interactions.k_core(1, min_item=value)
