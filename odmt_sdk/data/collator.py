@@ -1,0 +1,59 @@
+"""Batches from examples of unequal length."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+class SequenceCollator:
+    """Puts examples of a `SequenceDataset` or `RankingDataset` into one batch.
+
+    Item sequences are padded on the left with 0 to the longest of the batch, so that the latest
+    item always stands last. It holds no state: it works in the worker processes of a `DataLoader`
+    and as the `data_collator` of `transformers.Trainer`.
+
+    Example:
+        >>> batch = SequenceCollator()([{"item_ids": [4, 5]}, {"item_ids": [6]}])
+        >>> batch["item_ids"].tolist(), batch["attention_mask"].tolist()
+        ([[4, 5], [0, 6]], [[1, 1], [0, 1]])
+    """
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Collate B examples.
+
+        Args:
+            examples: dicts with `item_ids` of 1-D item rows, oldest first, and perhaps
+                `target_ids`, one row, and `seen_ids`, 1-D rows.
+
+        Returns:
+            `item_ids` (B, L) and `attention_mask` (B, L), 1 = real, both int64, L being the
+            longest sequence; and, where the examples have them, `target_ids` (B,) and `seen_ids`
+            (B, M), padded with 0.
+
+        Raises:
+            ValueError: if the examples have no `item_ids`.
+        """
+        if "item_ids" not in examples[0]:
+            raise ValueError(
+                "the examples have no 'item_ids', only "
+                f"{', '.join(map(repr, examples[0])) or 'nothing'}; if transformers.Trainer took "
+                "them away, pass remove_unused_columns=False in its TrainingArguments"
+            )
+        sequences = _tensors(examples, "item_ids")
+        ones = [torch.ones_like(sequence) for sequence in sequences]
+        batch = {  # B pieces of lengths up to L -> (B, L)
+            "item_ids": pad_sequence(sequences, batch_first=True, padding_side="left"),
+            "attention_mask": pad_sequence(ones, batch_first=True, padding_side="left"),
+        }
+        if "target_ids" in examples[0]:
+            batch["target_ids"] = torch.tensor([int(example["target_ids"]) for example in examples])
+        if "seen_ids" in examples[0]:
+            batch["seen_ids"] = pad_sequence(_tensors(examples, "seen_ids"), batch_first=True)
+        return batch
+
+
+def _tensors(examples: Sequence[Mapping[str, Any]], key: str) -> list[Tensor]:
+    return [torch.as_tensor(example[key], dtype=torch.int64) for example in examples]

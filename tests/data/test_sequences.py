@@ -1,0 +1,75 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
+
+ROWS, OFFSETS = np.array([1, 2, 3, 4, 5, 6]), np.array([0, 4, 6])
+
+
+def ranking(**changes):
+    given = {"rows": ROWS, "offsets": OFFSETS, "targets": np.array([7, 8]), "user_ids": ["a", "b"]}
+    return RankingDataset(**{**given, **changes}, max_seq_length=3)
+
+
+def test_training_examples_are_the_latest_items():
+    dataset = SequenceDataset(ROWS, OFFSETS, max_seq_length=2)
+    assert len(dataset) == 2
+    assert [example["item_ids"].tolist() for example in dataset] == [[2, 3, 4], [5, 6]]
+    assert dataset[0]["item_ids"].dtype == torch.int64
+
+
+def test_queries_keep_what_was_seen():
+    dataset = ranking()
+    assert len(dataset) == 2
+    assert dataset[0]["item_ids"].tolist() == [2, 3, 4]
+    assert dataset[0]["seen_ids"].tolist() == [1, 2, 3, 4]
+    assert dataset[0]["target_ids"] == 7
+    assert dataset.targets.tolist() == [7, 8]
+    assert dataset.targets.dtype == torch.int64
+    assert dataset.user_ids == ("a", "b")
+
+
+@pytest.mark.parametrize("dataset", [SequenceDataset(ROWS, OFFSETS), ranking()])
+def test_indices_behave_as_in_a_list(dataset):
+    assert dataset[-1]["item_ids"].tolist() == dataset[np.int64(1)]["item_ids"].tolist() == [5, 6]
+    for index in (2, -3):
+        with pytest.raises(IndexError):
+            dataset[index]
+
+
+def test_examples_do_not_share_memory_with_the_data_set():
+    dataset = SequenceDataset(ROWS, OFFSETS)
+    dataset[0]["item_ids"].zero_()
+    assert dataset[0]["item_ids"].tolist() == [1, 2, 3, 4]
+    assert ROWS.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_example_travels_without_the_whole_data_set():
+    many = SequenceDataset(np.arange(1, 100_001), np.arange(0, 100_001, 10))
+    assert many[3]["item_ids"].untyped_storage().nbytes() == 10 * 8
+    assert len(pickle.dumps(many[3])) < 2_000
+
+
+def test_a_long_history_is_cut_before_it_is_an_example():
+    one = SequenceDataset(np.arange(1, 100_001), np.array([0, 100_000]), max_seq_length=4)
+    assert one[0]["item_ids"].untyped_storage().nbytes() == 5 * 8
+
+
+@pytest.mark.parametrize("offsets", [[0, 4], [1, 6], [0, 5, 4, 6], [], [0, 7]])
+def test_offsets_that_do_not_cut_up_the_rows(offsets):
+    with pytest.raises(ValueError, match="offsets must rise from 0 to the number of rows, 6"):
+        SequenceDataset(ROWS, np.array(offsets, dtype=np.int64))
+
+
+@pytest.mark.parametrize("changes", [{"targets": np.array([7])}, {"user_ids": ["a"]}])
+def test_queries_need_one_of_each(changes):
+    with pytest.raises(ValueError, match=r"there are 2 histories, . targets and . users"):
+        ranking(**changes)
+
+
+def test_length_must_be_at_least_one():
+    with pytest.raises(ValueError, match="max_seq_length=0 must be a whole number"):
+        SequenceDataset(ROWS, OFFSETS, max_seq_length=0)
