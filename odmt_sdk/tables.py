@@ -52,7 +52,7 @@ def read_columns(table: Table, columns: Sequence[str]) -> dict[str, Column]:
         table = _read_file(Path(table), columns)
     elif isinstance(table, list | tuple):
         table = _from_records(table, columns)
-    elif _library(table) == "datasets":
+    elif _library(table) == "datasets" and hasattr(table, "num_rows"):  # not a stream
         _check_columns(table.column_names, columns, "the dataset")
         table = table.select_columns(list(columns)).with_format("arrow")[:]
     elif type(table).__name__ == "LazyFrame":

@@ -60,6 +60,10 @@ def test_hugging_face_dataset():
     assert read_columns({"item": dataset["item"]}, ["item"])["item"].tolist() == [7, 7, 5]
     with pytest.raises(ValueError, match=r"'rating' is not in the dataset, which has .*'user'"):
         read_columns(dataset, ["rating"])
+    with pytest.raises(ValueError, match=r"'user' is not in the dataset, which has .*'train'"):
+        read_columns(datasets.DatasetDict({"train": dataset}), ["user"])
+    with pytest.raises(TypeError, match="cannot read a table of type IterableDataset"):
+        read_columns(dataset.to_iterable_dataset(), ["user"])
 
 
 # --------------------------------------------------------------------------- files
