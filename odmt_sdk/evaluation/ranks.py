@@ -85,7 +85,7 @@ def _ranks_among(
     scores[:, 0] = -torch.inf
     mask_rows_(scores, excluded)
     scores.scatter_(1, targets, target_scores)
-    return torch.count_nonzero(scores >= target_scores, dim=1)
+    return (scores >= target_scores).sum(1, dtype=torch.int32)
 
 
 def _check_targets(targets: torch.Tensor, num_queries: int, num_items: int) -> torch.Tensor:

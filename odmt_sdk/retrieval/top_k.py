@@ -27,7 +27,7 @@ def top_k_rows(
     *,
     excluded: ExcludedRows | None = None,
     allowed: torch.Tensor | None = None,
-    block_size: int = 2**24,
+    block_size: int = 2**22,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the k items with the highest inner products for each query.
 
@@ -68,6 +68,7 @@ def top_k_rows(
         rows = padded_rows(excluded, num_queries, num_rows - 1, device)
     closed = None if allowed is None else ~_check_allowed(allowed, num_rows).to(device)
 
+    # Items masked with -inf never come in: these rows 0 score the same and are lower.
     best_scores = torch.full((num_queries, k), -torch.inf, dtype=dtype, device=device)
     best_rows = torch.zeros(num_queries, k, dtype=torch.long, device=device)
     per_block = max(1, min(MAX_QUERIES_PER_BLOCK, num_queries, block_size))
@@ -92,7 +93,7 @@ def top_k_rows(
             "a score is NaN or infinite: retrieval needs finite scores. Look for NaN or infinity "
             "in the model's weights or features"
         )
-    return best_scores, best_rows.masked_fill(best_scores == -torch.inf, 0)
+    return best_scores, best_rows
 
 
 def _top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

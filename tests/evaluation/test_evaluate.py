@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -176,14 +178,21 @@ def test_leaving_eval_mode_goes_through_the_model(model, dataset, monkeypatch):
 
 
 def test_progress_is_shown_when_it_takes_long(model, dataset, monkeypatch, capsys):
+    encode = model.encode_sequences
+
+    def encode_slowly(*args, **kwargs):
+        time.sleep(0.15)  # tqdm draws every 0.1 seconds
+        return encode(*args, **kwargs)
+
+    model.encode_sequences = encode_slowly
     logging.enable_progress_bar()
-    evaluate(model, dataset)
+    evaluate(model, dataset, batch_size=10)
     assert "Evaluating" not in capsys.readouterr().err
-    monkeypatch.setattr(evaluate_module, "PROGRESS_DELAY_SECONDS", 1e-9)
-    evaluate(model, dataset, batch_size=1)
+    monkeypatch.setattr(evaluate_module, "PROGRESS_DELAY_SECONDS", 0.1)
+    evaluate(model, dataset, batch_size=10, progress=False)
+    assert "Evaluating" not in capsys.readouterr().err
+    evaluate(model, dataset, batch_size=10)
     assert "Evaluating" in capsys.readouterr().err
-    evaluate(model, dataset, batch_size=1, progress=False)
-    assert "Evaluating" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
