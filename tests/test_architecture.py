@@ -20,8 +20,10 @@ PACKAGE = Path(__file__).parent.parent / "odmt_sdk"
 # do not know each other.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__init__"}),
-    frozenset({"wrapper", "pipeline"}),
-    frozenset({"training", "evaluation", "retrieval", "hub", "figures"}),
+    frozenset({"pipeline"}),
+    frozenset({"wrapper"}),
+    frozenset({"towers", "training"}),
+    frozenset({"evaluation", "retrieval", "hub", "figures"}),
     frozenset({"items", "backbones", "losses", "data"}),
     frozenset({"config", "outputs", "errors", "vocabulary", "tables", "scoring", "transformer"}),
 )

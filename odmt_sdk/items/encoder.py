@@ -132,8 +132,9 @@ class ItemEncoder(nn.Module):
         for name in self.modalities:
             tokens, lengths = features[name]
             exists = torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
-            tokens = tokens.to(self.id_embedding.weight.dtype)
-            projected = self.projections[name](tokens.masked_fill(~exists[..., None], 0))
+            if tokens.device.type != "cpu" or not bool(exists.all()):  # elsewhere asking would wait
+                tokens = tokens.masked_fill(~exists[..., None], 0)
+            projected = self.projections[name](tokens.to(self.id_embedding.weight.dtype))
             absent = (lengths == 0)[:, None]
             replaced = torch.where(absent, self.missing_tokens[name].to(projected), projected[:, 0])
             parts.append(torch.cat([replaced[:, None], projected[:, 1:]], dim=1))  # (U, T_m, D)

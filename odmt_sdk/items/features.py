@@ -4,11 +4,15 @@ Letters: N items, T tokens of one item, d feature width, U items asked for.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
 
+from odmt_sdk.items.extraction import Encoder, ExtractedTokens
+from odmt_sdk.items.image_tokens import ImagePooling, extract_image_tokens
+from odmt_sdk.items.text_tokens import TextPooling, extract_text_tokens
+from odmt_sdk.tables import Table, read_columns
 from odmt_sdk.vocabulary import ItemVocabulary
 
 CHECKED_ROWS = 4096  # rows whose values are checked at once, to bound memory
@@ -101,6 +105,84 @@ class ItemFeatures:
                 for name, tokens in modalities.items()
             },
         )
+
+    @classmethod
+    def from_items(
+        cls,
+        items: Table,
+        *,
+        text_encoder: "Encoder | None" = None,
+        image_encoder: "Encoder | None" = None,
+        item_id: str = "item_id",
+        text: str = "text",
+        image: str = "image",
+        max_text_tokens: int = 30,
+        text_pooling: TextPooling = "first",
+        image_pooling: ImagePooling = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float16,
+        progress: bool = True,
+    ) -> Self:
+        """Extract features from raw titles and pictures.
+
+        An item whose cell is empty lacks that modality, and so does one whose picture cannot be
+        read; such pictures are listed in a warning.
+
+        Args:
+            items: one row per item: a pandas, Polars or PyArrow table, a Hugging Face dataset, a
+                mapping of columns, a list of dicts, or the path of a CSV or Parquet file.
+            text_encoder: folder or Hub name of a text model, or a pair (model, tokenizer); None =
+                no text.
+            image_encoder: folder or Hub name of a vision model, or a pair (model, image processor);
+                None = no pictures.
+            item_id: name of the column of item ids.
+            text: name of the column of texts.
+            image: name of the column of pictures: paths, bytes or PIL images.
+            max_text_tokens: tokens per text at most.
+            text_pooling: "first" where the encoder's first token stands for the text (BERT,
+                RoBERTa), "mean" for sentence-transformers models (all-MiniLM).
+            image_pooling: "first", "mean", or "auto" to go by the encoder.
+            device: where to run the encoders; None = an accelerator if there is one.
+            dtype: type in which the tokens are kept.
+            progress: whether to show progress bars.
+
+        Returns:
+            The features, in the order of `items`.
+
+        Raises:
+            ValueError: if no encoder is given, a column is missing, an id stands twice, or no item
+                has a text or picture.
+            ImportError: if pictures are to be read and torchvision is missing or broken.
+
+        Example:
+            >>> items = {"item_id": ["a"], "text": ["Red mug"], "image": ["a.jpg"]}
+            >>> ItemFeatures.from_items(                                     # doctest: +SKIP
+            ...     items, text_encoder="bert-base-uncased",
+            ...     image_encoder="openai/clip-vit-base-patch32")
+            ItemFeatures(1 items; text: 1 items, 4 x 768; image: 1 items, 50 x 768)
+        """
+        if text_encoder is None and image_encoder is None:
+            raise ValueError("no encoder given: pass text_encoder=, image_encoder=, or both")
+        columns = [item_id]
+        columns += [text] if text_encoder is not None else []
+        columns += [image] if image_encoder is not None else []
+        table = read_columns(items, columns)
+        vocabulary = ItemVocabulary(table[item_id].tolist())
+        extracted: dict[str, ExtractedTokens] = {}
+        shared: dict[str, Any] = {"device": device, "dtype": dtype, "progress": progress}
+        if text_encoder is not None:
+            extracted["text"] = extract_text_tokens(
+                table[text].tolist(),
+                text_encoder,
+                max_tokens=max_text_tokens,
+                pooling=text_pooling,
+                **shared,
+            )
+        if image_encoder is not None:
+            extracted["image"] = extract_image_tokens(
+                table[image].tolist(), image_encoder, pooling=image_pooling, **shared
+            )
+        return cls(vocabulary, {name: _with_padding_row(e) for name, e in extracted.items()})
 
     @property
     def num_items(self) -> int:
@@ -215,6 +297,14 @@ class ItemFeatures:
 
     def _items(self) -> Iterable[tuple[str, ModalityTokens]]:
         return self._modalities.items()
+
+
+def _with_padding_row(extracted: ExtractedTokens) -> ModalityTokens:
+    tokens, lengths = extracted.tokens, extracted.lengths
+    return ModalityTokens(
+        torch.cat([torch.zeros_like(tokens[:1]), tokens]),  # (N, T, d) -> (N + 1, T, d)
+        torch.cat([torch.zeros_like(lengths[:1]), lengths]),
+    )
 
 
 def _lengths(tokens: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:

@@ -1,0 +1,54 @@
+"""Metrics of several models as a Markdown table."""
+
+from collections.abc import Mapping, Sequence
+
+DEFAULT_METRICS = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
+
+
+def metrics_table(
+    results: Mapping[str, Mapping[str, float]],
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    sources: bool = True,
+) -> str:
+    """Lay metrics out side by side.
+
+    Args:
+        results: name of a model -> its metrics, as `evaluate` returns them.
+        metrics: the columns.
+        sources: whether each source's own metrics follow as rows where a model has several.
+
+    Returns:
+        A Markdown table that is also aligned as plain text.
+
+    Raises:
+        ValueError: if a model lacks a metric.
+
+    Example:
+        >>> print(metrics_table({"SASRec": {"ndcg@10": 0.25}}, metrics=["ndcg@10"]))
+        | model  | ndcg@10 |
+        |--------|--------:|
+        | SASRec |  0.2500 |
+    """
+    rows = [["model", *metrics]]
+    for name, found in results.items():
+        missing = [metric for metric in metrics if metric not in found]
+        if missing:
+            raise ValueError(f"{name!r} has no {missing}; it has {sorted(found)}")
+        rows.append([name, *(f"{found[metric]:.4f}" for metric in metrics)])
+        own = list(dict.fromkeys(key.split("/")[0] for key in found if "/" in key))
+        for source in own if sources and len(own) > 1 else ():
+            values = (found[f"{source}/{metric}"] for metric in metrics)
+            rows.append([f"- {source} alone", *(f"{value:.4f}" for value in values)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in rows
+    ]
+    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
+    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])

@@ -1,0 +1,40 @@
+"""What the README and the docs show is what works."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def code_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_readmes_training_loop_runs(capsys):
+    (loop,) = (block for block in code_blocks(ROOT / "README.md") if "class MyModel" in block)
+    exec(loop, {"__name__": "readme"})
+    assert capsys.readouterr().out.startswith("Recommendations(item_ids=[[")
+
+
+def test_the_example_of_an_own_loop_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / "own_training_loop.py"), run_name="__main__")
+    assert "film-10" in capsys.readouterr().out  # the film that follows film-9
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str
+)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_every_public_name_is_in_the_api_page():
+    import odmt_sdk
+
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert [name for name in odmt_sdk.__all__ if f"::: odmt_sdk.{name}\n" not in page] == []
