@@ -94,8 +94,7 @@ def check_settings(batch_size: int, dtype: torch.dtype) -> None:
         raise ValueError(f"batch_size is {batch_size}, but a batch needs at least 1 item")
     if dtype not in _DTYPES:
         raise ValueError(
-            f"dtype is {dtype}, but tokens are stored as torch.float32, torch.float16 or "
-            "torch.bfloat16"
+            f"dtype is {dtype}, but tokens are stored as torch.float32, float16 or bfloat16"
         )
 
 

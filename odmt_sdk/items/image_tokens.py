@@ -37,6 +37,8 @@ ImagePooling = Literal["auto", "first", "mean"]
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
 # Resizing the shorter side of anything longer would need more memory than the picture deserves.
 _MAX_ASPECT_RATIO = 100
+# For fewer pictures, starting worker processes takes longer than they save.
+_FEW_PICTURES = 64
 
 
 def extract_image_tokens(
@@ -44,7 +46,7 @@ def extract_image_tokens(
     encoder: Encoder,
     *,
     pooling: ImagePooling = "auto",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     num_workers: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -65,10 +67,11 @@ def extract_image_tokens(
             (CLS). "mean": the mean of all tokens is put in front of them. "auto": "first" if the
             encoder has a parameter for such a token, as ViT, DeiT, DINO and CLIP do, otherwise
             "mean" (SigLIP, Swin, and convolutional encoders).
-        batch_size: pictures per batch.
+        batch_size: pictures per batch. Default: 4 on a CPU, where larger batches run slower because
+            they overflow its caches, else 32.
         num_workers: processes that read and prepare pictures beside the encoder. Default: as many
-            as CPU cores, at most 4; none for fewer than four batches, for PIL images, on a single
-            core, or where processes cannot be forked.
+            as CPU cores, at most 4; none for fewer than 64 pictures, for PIL images, on a single
+            core, or where processes are not forked.
         device: where to run; default as in `load_encoder`.
         dtype: of the returned tokens; torch.float16 takes half the memory.
         progress: whether to show a progress bar.
@@ -90,7 +93,7 @@ def extract_image_tokens(
         >>> extracted.tokens.shape                                           # doctest: +SKIP
         torch.Size([2, 50, 768])
     """
-    check_settings(batch_size, dtype)
+    check_settings(1 if batch_size is None else batch_size, dtype)
     if pooling not in get_args(ImagePooling):
         raise ValueError(f"pooling is {pooling!r}, but it must be 'auto', 'first' or 'mean'")
     if num_workers is not None and num_workers < 0:
@@ -98,8 +101,10 @@ def extract_image_tokens(
     _require_torchvision()
     present = _present_pictures(images)
     model, processor = load_encoder(encoder, "image", device)
+    if batch_size is None:
+        batch_size = 4 if device_of(model).type == "cpu" else 32
     if num_workers is None:
-        num_workers = _default_workers(present, batch_size)
+        num_workers = _default_workers(present)
     with eval_mode(model):
         return collect(
             encode_pictures(present, model, processor, pooling, batch_size, num_workers),
@@ -144,13 +149,13 @@ def _present_pictures(images: Sequence["Picture | None"]) -> dict[int, "Picture"
     return present
 
 
-def _default_workers(present: Mapping[int, "Picture"], batch_size: int) -> int:
+def _default_workers(present: Mapping[int, "Picture"]) -> int:
     from PIL.Image import Image
 
     # Processes that are not forked import everything again and need a `__main__` guard.
     start = multiprocessing.get_start_method(allow_none=True)
     start = start or multiprocessing.get_all_start_methods()[0]  # the first is the default
-    few = len(present) < 4 * batch_size
+    few = len(present) < _FEW_PICTURES
     if few or start != "fork" or any(isinstance(picture, Image) for picture in present.values()):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

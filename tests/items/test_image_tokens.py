@@ -156,6 +156,15 @@ def test_missing_pictures_are_no_problem(missing):
     assert extracted.problems == {}
 
 
+def test_small_batches_by_default_on_a_cpu():
+    model, processor = vit()
+    sizes = []
+    model.register_forward_hook(lambda module, args, output: sizes.append(len(output[0])))
+    extract_image_tokens(pictures(9), (model, processor), progress=False)
+    extract_image_tokens(pictures(9), (model, processor), batch_size=5, progress=False)
+    assert sizes == [4, 4, 1, 5, 4]
+
+
 def test_worker_processes_change_nothing():
     encoder = vit()
     images = [encoded(image) for image in pictures(10)]
@@ -168,19 +177,19 @@ def test_worker_processes_change_nothing():
 @pytest.mark.parametrize(
     ("cores", "start", "count", "expected"),
     [
-        (8, "fork", 8, 4),
-        (2, "fork", 8, 2),
-        (1, "fork", 8, 0),
-        (8, "spawn", 8, 0),
-        (8, "fork", 7, 0),
+        (8, "fork", 64, 4),
+        (2, "fork", 64, 2),
+        (1, "fork", 64, 0),
+        (8, "spawn", 64, 0),
+        (8, "fork", 63, 0),
     ],
 )
 def test_default_number_of_workers(monkeypatch, cores, start, count, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: start)
-    assert _default_workers(dict.fromkeys(range(count), "path"), batch_size=2) == expected
+    assert _default_workers(dict.fromkeys(range(count), "path")) == expected
     images = dict.fromkeys(range(count), pictures(1)[0])
-    assert _default_workers(images, batch_size=2) == 0
+    assert _default_workers(images) == 0
 
 
 def tokens_of(model: PreTrainedModel, processor: Callable, images: Sequence) -> torch.Tensor:
