@@ -147,8 +147,7 @@ class SourceTowers(nn.Module):
     def encode_catalogue(self) -> dict[str, torch.Tensor]:
         """Encode every item, in eval mode and without gradients.
 
-        The result is kept until a weight of the item encoder changes or a training step is made.
-        Writing through `parameter.data` outside of a training step is not noticed.
+        The result is kept until a weight of the item encoder changes.
 
         Returns:
             Source -> (N + 1, D), row 0 = padding.

@@ -128,8 +128,6 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
             ValueError: if the model has no items or no features, or a row is outside 0..N.
         """
         _, encoder, backbones = self._items()
-        if self.training and self.item_features is not None:
-            self._catalogue.clear()  # weights are about to change
         item_ids, mask = self._check_sequences(item_ids, attention_mask, self.max_seq_length + 1)
         candidates = in_batch_candidates(item_ids, mask)
         items = self.encode_items(candidates.item_ids)

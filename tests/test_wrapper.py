@@ -318,13 +318,20 @@ class TestCatalogue:
             model.item_encoder.id_embedding.weight[3] += 1
         assert not torch.equal(model.encode_catalogue()["id"], first)
 
-    def test_a_training_step_renews_it(self):
-        model = toy_model()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-        first = model.encode_catalogue()["text"]
+    @pytest.mark.parametrize("fused", [False, True])
+    @pytest.mark.parametrize("fusion", ["odmt", "id"])
+    def test_a_training_step_renews_it(self, fused, fusion):
+        model = toy_model(fusion=fusion)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
         model(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss.backward()
+        first = model.encode_catalogue()["id"]
         optimizer.step()
-        assert not torch.equal(model.encode_catalogue()["text"], first)
+        second = model.encode_catalogue()["id"]
+        assert not torch.equal(second, first)
+        for _ in range(2):
+            model(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss.backward()
+            optimizer.step()
+        assert not torch.equal(model.encode_catalogue()["id"], second)
 
     def test_row_0_is_zero(self):
         assert not toy_model().encode_catalogue()["image"][0].any()

@@ -4,18 +4,24 @@ Letters: N items, D hidden size.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 ITEMS_PER_BATCH = 512
+SAMPLED_VALUES = 16  # of every weight, at least
 
 
 class CatalogueCache:
-    """Remembers the embeddings of every item until a weight of their encoder changes."""
+    """Remembers the embeddings of every item until a weight of their encoder changes.
+
+    An in-place change raises a tensor's version, except those of fused optimisers and those made
+    through `.data`; a few values of every weight are compared too, and an optimiser changes all.
+    """
 
     def __init__(self) -> None:
-        self._weights: list[tuple[nn.Parameter, int]] = []
+        self._weights: _Weights | None = None
         self._embeddings: dict[str, torch.Tensor] = {}
 
     def get(
@@ -30,24 +36,37 @@ class CatalogueCache:
         Returns:
             Source -> (N + 1, D), on the device of the weights.
         """
-        # every in-place update raises a tensor's version; moving a module to a device does not
-        weights = [(weight, weight._version) for weight in encoder.parameters()]
-        if not self._embeddings or not _same(self._weights, weights):
+        weights = _Weights.of(encoder)
+        if self._weights is None or not self._weights.same(weights):
             self._embeddings = compute()
             self._weights = weights
-        device = weights[0][0].device
+        device = weights.parameters[0].device
         self._embeddings = {source: e.to(device) for source, e in self._embeddings.items()}
         return dict(self._embeddings)
 
-    def clear(self) -> None:
-        """Forget them."""
-        self._weights, self._embeddings = [], {}
 
+class _Weights(NamedTuple):
+    """What is compared of an encoder's weights."""
 
-def _same(old: list[tuple[nn.Parameter, int]], new: list[tuple[nn.Parameter, int]]) -> bool:
-    return len(old) == len(new) and all(
-        a is b and version == now for (a, version), (b, now) in zip(old, new, strict=True)
-    )
+    parameters: list[nn.Parameter]
+    versions: list[int]
+    sample: torch.Tensor
+
+    @classmethod
+    def of(cls, encoder: nn.Module) -> "_Weights":
+        parameters = list(encoder.parameters())
+        with torch.no_grad():
+            samples = [p.flatten()[:: max(1, p.numel() // SAMPLED_VALUES)] for p in parameters]
+            sample = torch.cat([values.to("cpu", torch.float64) for values in samples])
+        return cls(parameters, [p._version for p in parameters], sample)
+
+    def same(self, other: "_Weights") -> bool:
+        return (
+            len(self.parameters) == len(other.parameters)
+            and all(a is b for a, b in zip(self.parameters, other.parameters, strict=True))
+            and self.versions == other.versions
+            and torch.equal(self.sample, other.sample)
+        )
 
 
 def encode_in_batches(
