@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--text-encoder", required=True, help="folder or Hub name")
     parser.add_argument("--text-pooling", default="mean", choices=("first", "mean"))
     parser.add_argument("--image-encoder", required=True, help="folder or Hub name")
+    parser.add_argument("--text-tokens", type=int, default=30)
+    parser.add_argument("--image-tokens", type=int, default=None, help="default: all; 1 = pooled")
     parser.add_argument("--output", type=Path, default=Path("outputs/real-data"))
     parser.add_argument("--positions", type=int, default=12, help="of the input; the paper's 12")
     parser.add_argument("--hidden-size", type=int, default=64)
@@ -60,6 +62,8 @@ def main() -> None:
         text_encoder=arguments.text_encoder,
         text_pooling=arguments.text_pooling,
         image_encoder=arguments.image_encoder,
+        max_text_tokens=arguments.text_tokens,
+        max_image_tokens=arguments.image_tokens,
     ).select(interactions.item_ids)
     print(f"{features}, extracted in {time.perf_counter() - start:.0f} s")
     split = leave_one_out(

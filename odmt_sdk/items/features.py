@@ -3,6 +3,7 @@
 Letters: N items, T tokens of one item, d feature width, U items asked for.
 """
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -117,6 +118,7 @@ class ItemFeatures:
         text: str = "text",
         image: str = "image",
         max_text_tokens: int = 30,
+        max_image_tokens: int | None = None,
         text_pooling: TextPooling = "first",
         image_pooling: ImagePooling = "auto",
         device: torch.device | str | None = None,
@@ -138,7 +140,9 @@ class ItemFeatures:
             item_id: name of the column of item ids.
             text: name of the column of texts.
             image: name of the column of pictures: paths, bytes or PIL images.
-            max_text_tokens: tokens per text at most.
+            max_text_tokens: tokens per text at most; fewer make training faster.
+            max_image_tokens: tokens per picture at most, None = all; 1 keeps the token that stands
+                for the whole picture.
             text_pooling: "first" where the encoder's first token stands for the text (BERT,
                 RoBERTa), "mean" for sentence-transformers models (all-MiniLM).
             image_pooling: "first", "mean", or "auto" to go by the encoder.
@@ -161,6 +165,8 @@ class ItemFeatures:
             ...     image_encoder="openai/clip-vit-base-patch32")
             ItemFeatures(1 items; text: 1 items, 4 x 768; image: 1 items, 50 x 768)
         """
+        if max_image_tokens is not None and max_image_tokens < 1:
+            raise ValueError(f"max_image_tokens={max_image_tokens} must be at least 1, or None")
         if text_encoder is None and image_encoder is None:
             raise ValueError("no encoder given: pass text_encoder=, image_encoder=, or both")
         columns = [item_id]
@@ -179,9 +185,16 @@ class ItemFeatures:
                 **shared,
             )
         if image_encoder is not None:
-            extracted["image"] = extract_image_tokens(
+            pictures = extract_image_tokens(
                 table[image].tolist(), image_encoder, pooling=image_pooling, **shared
             )
+            if max_image_tokens is not None:
+                pictures = dataclasses.replace(
+                    pictures,
+                    tokens=pictures.tokens[:, :max_image_tokens].clone(),
+                    lengths=pictures.lengths.clamp(max=max_image_tokens),
+                )
+            extracted["image"] = pictures
         return cls(vocabulary, {name: _with_padding_row(e) for name, e in extracted.items()})
 
     @property
