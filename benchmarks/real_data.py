@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--dropout", type=float, default=0.1, help="of backbone and item encoder")
+    parser.add_argument("--warmup-steps", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -74,7 +76,9 @@ def main() -> None:
         name: str, item_features: ItemFeatures | None, config: ODMTConfig
     ) -> dict[str, float]:
         torch.manual_seed(arguments.seed)
-        backbone = SASRec(arguments.hidden_size, max_seq_length=arguments.positions)
+        backbone = SASRec(
+            arguments.hidden_size, max_seq_length=arguments.positions, dropout=arguments.dropout
+        )
         model = ODMTWrapper(backbone, item_features, config, vocabulary=split.vocabulary)
         start = time.perf_counter()
         result = fit(
@@ -84,6 +88,7 @@ def main() -> None:
             epochs=arguments.epochs,
             batch_size=arguments.batch_size,
             learning_rate=arguments.learning_rate,
+            warmup_steps=arguments.warmup_steps,
             patience=arguments.patience,
             seed=arguments.seed,
             bf16=arguments.bf16,
@@ -97,7 +102,7 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     models: dict[str, ODMTWrapper] = {}
     train("SASRec", None, ODMTConfig(fusion="id"))
-    train("SASRec wrapped", features, ODMTConfig())
+    train("SASRec wrapped", features, ODMTConfig(dropout=arguments.dropout))
     table = metrics_table(results)
     print(f"\n{table}\n")
     (arguments.output / "table.md").write_text(table + "\n")

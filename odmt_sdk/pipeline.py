@@ -37,6 +37,7 @@ def fit(
     epochs: float = 40,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
+    warmup_steps: int = 200,
     weight_decay: float = 0.1,
     max_grad_norm: float = 5.0,
     patience: int = 5,
@@ -57,7 +58,9 @@ def fit(
         output_dir: gets a checkpoint after every epoch, and in the end the adapter.
         epochs: at most so many.
         batch_size: sequences per step and device, and histories scored at once.
-        learning_rate: of AdamW, constant.
+        learning_rate: of AdamW, constant after the warm-up.
+        warmup_steps: steps over which the learning rate rises from 0. Post-norm transformers need
+            it: without it they tend to stay at recommending what is popular.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         patience: stop when `metric` has not risen for so many epochs.
@@ -99,7 +102,8 @@ def fit(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "max_grad_norm": max_grad_norm,
-        "lr_scheduler_type": "constant",
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": warmup_steps,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
         "logging_strategy": "epoch",
