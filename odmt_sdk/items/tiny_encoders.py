@@ -1,0 +1,160 @@
+"""Tiny text and picture encoders from configuration: seeded random weights, nothing to download.
+
+A random network keeps much of what it reads: what a title says and a picture shows can be read off
+its tokens again, which is enough for a quickstart and for tests. These encoders know nothing about
+the world; for real catalogues take pretrained ones.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from transformers import BertModel, PreTrainedTokenizerFast, ViTImageProcessor, ViTModel
+
+_INIT_STD = 0.1  # large enough for attention to carry the content tokens into the first one
+_LAYERS = 1
+_PATCH_SIZE = 16
+_MAX_TOKENS = 64
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def tiny_text_encoder(
+    texts: Iterable[str | None], *, width: int = 32, seed: int = 0
+) -> tuple[BertModel, PreTrainedTokenizerFast]:
+    """Build a small BERT with random weights and a tokenizer whose words are those of the texts.
+
+    Args:
+        texts: texts to take the words from; None and words that come later are allowed, the latter
+            as one unknown word.
+        width: size of the token vectors, a multiple of 8.
+        seed: of the weights; the global random state of torch is neither read nor changed.
+
+    Returns:
+        The model, in eval mode, and its tokenizer (lower case, words and punctuation).
+
+    Raises:
+        TypeError: if `texts` is a single string, or holds something else than strings and None.
+        ValueError: if there is no word in the texts, or `width` is no multiple of 8.
+
+    Example:
+        >>> model, tokenizer = tiny_text_encoder(["a red mug", "a blue teapot"])
+        >>> batch = tokenizer(["a blue mug"], return_tensors="pt")
+        >>> model(**batch).last_hidden_state.shape  # [CLS] a blue mug [SEP]
+        torch.Size([1, 5, 32])
+    """
+    from transformers import BertConfig, BertModel
+
+    _check_width(width)
+    tokenizer = _word_tokenizer(texts)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=width // 8,
+        intermediate_size=4 * width,
+        max_position_embeddings=_MAX_TOKENS,
+        initializer_range=_INIT_STD,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with _seeded(seed):
+        model = BertModel(config, add_pooling_layer=False)
+    return model.eval(), tokenizer
+
+
+def tiny_image_encoder(
+    *, width: int = 32, image_size: int = 64, seed: int = 0
+) -> tuple[ViTModel, ViTImageProcessor]:
+    """Build a small vision transformer with random weights and its image processor.
+
+    Args:
+        width: size of the token vectors, a multiple of 8.
+        image_size: side in pixels to which pictures are resized, a multiple of 16; each patch of
+            16 by 16 pixels becomes a token.
+        seed: of the weights; the global random state of torch is neither read nor changed.
+
+    Returns:
+        The model, in eval mode, and its processor.
+
+    Raises:
+        ValueError: if `width` is no multiple of 8, or `image_size` none of 16.
+
+    Example:
+        >>> from PIL import Image
+        >>> model, processor = tiny_image_encoder()
+        >>> pixels = processor(images=[Image.new("RGB", (80, 60))], return_tensors="pt")
+        >>> model(**pixels).last_hidden_state.shape  # [CLS] and 4 x 4 patches
+        torch.Size([1, 17, 32])
+    """
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    _check_width(width)
+    if image_size < _PATCH_SIZE or image_size % _PATCH_SIZE:
+        raise ValueError(
+            f"image_size={image_size} must be a multiple of {_PATCH_SIZE}, the side of a patch"
+        )
+    config = ViTConfig(
+        hidden_size=width,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=width // 8,
+        intermediate_size=4 * width,
+        image_size=image_size,
+        patch_size=_PATCH_SIZE,
+        initializer_range=_INIT_STD,
+    )
+    with _seeded(seed):
+        model = ViTModel(config, add_pooling_layer=False)
+    return model.eval(), ViTImageProcessor(size={"height": image_size, "width": image_size})
+
+
+def _word_tokenizer(texts: Iterable[str | None]) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, trained on the texts."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if isinstance(texts, str):
+        raise TypeError("texts is a single string; pass a list of texts")
+    pad, unknown, first, last = _SPECIAL_TOKENS
+    tokenizer: Any = Tokenizer(models.WordLevel(unk_token=unknown))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(special_tokens=list(_SPECIAL_TOKENS), show_progress=False)
+    known = []
+    for position, text in enumerate(texts):
+        if isinstance(text, str):
+            known.append(text)
+        elif text is not None:
+            raise TypeError(f"text {position} is {text!r}, which is neither a string nor None")
+    tokenizer.train_from_iterator(known, trainer)
+    if tokenizer.get_vocab_size() == len(_SPECIAL_TOKENS):
+        raise ValueError("there is no word in the texts; pass the texts to be encoded")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        unk_token=unknown,
+        cls_token=first,
+        sep_token=last,
+        model_max_length=_MAX_TOKENS,
+    )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Build on the CPU from a seed and put the state of its generator back afterwards."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _check_width(width: int) -> None:
+    if width < 8 or width % 8:
+        raise ValueError(f"width={width} must be a multiple of 8, the width of an attention head")
