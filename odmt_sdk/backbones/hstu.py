@@ -1,0 +1,165 @@
+"""HSTU: attention without softmax, gated item by item.
+
+Letters: B users, L positions, D hidden size, H heads, K = D / H.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from odmt_sdk.config import check_heads
+
+
+class TransductionUnit(nn.Module):
+    """One layer: pointwise projection, pointwise attention, pointwise transformation.
+
+    Args:
+        hidden_size: D.
+        num_heads: H, a divisor of D.
+        max_seq_length: positions that can be told apart.
+        dropout: probability before the last linear layer.
+        layer_norm_eps: epsilon of the layer norm, which has no weights.
+
+    Source: section 3 of the paper, equations (1) to (3).
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        max_seq_length: int,
+        dropout: float,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps, elementwise_affine=False)
+        self.projection = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
+        self.position_bias = nn.Parameter(torch.empty(max_seq_length))  # by distance, 0 = itself
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_size, hidden_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights: normal of deviation 0.02, the last layer Xavier-uniform."""
+        nn.init.normal_(self.projection.weight, std=0.02)
+        nn.init.normal_(self.position_bias, std=0.02)
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(
+        self, hidden: torch.Tensor, visible: torch.Tensor, distances: torch.Tensor
+    ) -> torch.Tensor:
+        """Update every position.
+
+        Args:
+            hidden: (B, L, D).
+            visible: boolean (B, L, L), True where a position may see another.
+            distances: (L, L) int64, how far the other lies before it.
+
+        Returns:
+            (B, L, D).
+        """
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            x = x.unflatten(-1, (self.num_heads, -1))  # (B, L, D) -> (B, L, H, K)
+            return x.transpose(1, 2)  # (B, L, H, K) -> (B, H, L, K)
+
+        # Equation (1): U, V, Q, K = Split(SiLU(f1(X)))
+        gate, value, query, key = F.silu(self.projection(self.norm(hidden))).chunk(4, dim=-1)
+        # Equation (2): A = SiLU(Q K^T + rab), over the number of positions as in the program
+        scores = heads(query) @ heads(key).transpose(2, 3) + self.position_bias[distances]
+        attention = F.silu(scores) / len(self.position_bias)  # (B, H, L, L)
+        attention = attention.masked_fill(~visible.unsqueeze(1), 0)
+        attended = (attention.to(value.dtype) @ heads(value)).transpose(1, 2).flatten(2)
+        # Equation (3): Y = f2(Norm(A V) * U), beside the identity
+        update: torch.Tensor = self.output(self.dropout(self.norm(attended) * gate))
+        return hidden + update
+
+
+class HSTU(nn.Module):
+    """Hierarchical sequential transduction units.
+
+    The relative attention bias knows positions only: the protocol of a backbone carries no
+    timestamps, so the paper's temporal part of it is left out. Since it tells positions apart,
+    there is no position table either.
+
+    Args:
+        hidden_size: D.
+        num_layers: units on top of one another.
+        num_heads: H, a divisor of D.
+        max_seq_length: longest sequence it reads.
+        dropout: probability on the input and before the last linear layer of every unit.
+        layer_norm_eps: epsilon of the layer norms.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `hidden_size`.
+
+    Source: Zhai et al. 2024, https://arxiv.org/abs/2402.17152, section 3, with the settings and
+    the initialisation of the authors' program.
+
+    Example:
+        >>> HSTU(hidden_size=8)(torch.randn(2, 5, 8), torch.ones(2, 5)).shape
+        torch.Size([2, 5, 8])
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 64,
+        *,
+        num_layers: int = 2,
+        num_heads: int = 1,
+        max_seq_length: int = 50,
+        dropout: float = 0.2,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_heads(hidden_size, num_heads)
+        self.hidden_size = hidden_size
+        self.max_seq_length = max_seq_length
+        self.dropout = nn.Dropout(dropout)
+        self.units = nn.ModuleList(
+            TransductionUnit(
+                hidden_size,
+                num_heads,
+                max_seq_length=max_seq_length,
+                dropout=dropout,
+                layer_norm_eps=layer_norm_eps,
+            )
+            for _ in range(num_layers)
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw new weights for every unit."""
+        for unit in self.units:
+            unit.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Read sequences.
+
+        Args:
+            inputs_embeds: (B, L, D), L <= max_seq_length.
+            attention_mask: (B, L), 1 = real, 0 = padding.
+
+        Returns:
+            (B, L, D), zeros at padding.
+
+        Raises:
+            ValueError: if L exceeds `max_seq_length`.
+        """
+        length = inputs_embeds.shape[1]
+        if length > self.max_seq_length:
+            raise ValueError(
+                f"sequences of {length} positions exceed max_seq_length={self.max_seq_length}: "
+                "cut them to the latest, or build HSTU with a larger max_seq_length"
+            )
+        real = attention_mask.bool()
+        positions = torch.arange(length, device=real.device)
+        distances = positions.unsqueeze(1) - positions  # (L, L)
+        visible = (distances >= 0) & real.unsqueeze(1)  # (B, L, L)
+        padding = ~real.unsqueeze(-1)  # (B, L, 1)
+        hidden: torch.Tensor = self.dropout(inputs_embeds.masked_fill(padding, 0))
+        for unit in self.units:
+            hidden = unit(hidden, visible, distances.clamp(min=0))
+        return hidden.masked_fill(padding, 0)
