@@ -70,8 +70,8 @@ def extract_image_tokens(
         batch_size: pictures per batch. Default: 4 on a CPU, where larger batches run slower because
             they overflow its caches, else 32.
         num_workers: processes that read and prepare pictures beside the encoder. Default: as many
-            as CPU cores, at most 4; none for fewer than 64 pictures, for PIL images, on a single
-            core, or where processes are not forked.
+            as CPU cores, of which an encoder on the CPU keeps 2 to itself, and at most 4; none for
+            fewer than 64 pictures, for PIL images, or where processes are not forked.
         device: where to run; default as in `load_encoder`.
         dtype: of the returned tokens; torch.float16 takes half the memory.
         progress: whether to show a progress bar.
@@ -104,7 +104,7 @@ def extract_image_tokens(
     if batch_size is None:
         batch_size = 4 if device_of(model).type == "cpu" else 32
     if num_workers is None:
-        num_workers = _default_workers(present)
+        num_workers = _default_workers(present, device_of(model))
     with eval_mode(model):
         return collect(
             encode_pictures(present, model, processor, pooling, batch_size, num_workers),
@@ -149,7 +149,7 @@ def _present_pictures(images: Sequence["Picture | None"]) -> dict[int, "Picture"
     return present
 
 
-def _default_workers(present: Mapping[int, "Picture"]) -> int:
+def _default_workers(present: Mapping[int, "Picture"], device: torch.device) -> int:
     from PIL.Image import Image
 
     # Processes that are not forked import everything again and need a `__main__` guard.
@@ -159,7 +159,8 @@ def _default_workers(present: Mapping[int, "Picture"]) -> int:
     if few or start != "fork" or any(isinstance(picture, Image) for picture in present.values()):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(4, cores) if cores and cores > 1 else 0
+    spare = (cores or 1) - (2 if device.type == "cpu" else 0)
+    return max(0, min(4, spare))
 
 
 class _PreparedBatch(NamedTuple):

@@ -175,21 +175,24 @@ def test_worker_processes_change_nothing():
 
 
 @pytest.mark.parametrize(
-    ("cores", "start", "count", "expected"),
+    ("device", "cores", "start", "count", "expected"),
     [
-        (8, "fork", 64, 4),
-        (2, "fork", 64, 2),
-        (1, "fork", 64, 0),
-        (8, "spawn", 64, 0),
-        (8, "fork", 63, 0),
+        ("cpu", 2, "fork", 64, 0),
+        ("cpu", 3, "fork", 64, 1),
+        ("cpu", 8, "fork", 64, 4),
+        ("cuda", 2, "fork", 64, 2),
+        ("cuda", 8, "fork", 64, 4),
+        ("cuda", 8, "fork", 63, 0),
+        ("cuda", 8, "spawn", 64, 0),
     ],
 )
-def test_default_number_of_workers(monkeypatch, cores, start, count, expected):
+def test_default_number_of_workers(monkeypatch, device, cores, start, count, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: start)
-    assert _default_workers(dict.fromkeys(range(count), "path")) == expected
-    images = dict.fromkeys(range(count), pictures(1)[0])
-    assert _default_workers(images) == 0
+    present = dict.fromkeys(range(count), "path")
+    assert _default_workers(present, torch.device(device)) == expected
+    present[0] = pictures(1)[0]
+    assert _default_workers(present, torch.device(device)) == 0
 
 
 def tokens_of(model: PreTrainedModel, processor: Callable, images: Sequence) -> torch.Tensor:
