@@ -40,7 +40,7 @@ class ODMTConfig:
 
     Source: sections 3.2 to 3.4 of the paper, https://arxiv.org/abs/2308.04067.
 
-    Example:
+    Examples:
         >>> ODMTConfig(num_heads=4).num_heads
         4
     """

@@ -19,7 +19,7 @@ class ODMTOutput(ModelOutput):
         labels: (P,) column of the next item in `logits`.
         candidate_ids: (U,) row of the item that each column of `logits` stands for.
 
-    Example:
+    Examples:
         >>> output = model(item_ids)            # doctest: +SKIP
         >>> output.loss.backward()              # doctest: +SKIP
     """

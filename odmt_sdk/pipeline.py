@@ -78,7 +78,7 @@ def fit(
         ValueError: if split and model have different vocabularies, or `metric` is not computed.
         ImportError: if accelerate is not installed (`pip install odmt-sdk[train]`).
 
-    Example:
+    Examples:
         >>> result = fit(model, split, "my-adapter", epochs=20)      # doctest: +SKIP
         >>> result.test["ndcg@10"]                                   # doctest: +SKIP
         0.21

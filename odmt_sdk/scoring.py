@@ -30,7 +30,7 @@ def fused_vectors(embeddings: Mapping[str, torch.Tensor], sources: Sequence[str]
 
     Source: https://arxiv.org/abs/2308.04067.
 
-    Example:
+    Examples:
         >>> users = {"id": torch.tensor([[1.0, 2.0]]), "text": torch.tensor([[3.0, 0.0]])}
         >>> fused_vectors(users, ("id", "text"))
         tensor([[1., 2., 3., 0.]])

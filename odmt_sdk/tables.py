@@ -44,7 +44,7 @@ def read_columns(table: Table, columns: Sequence[str]) -> dict[str, Column]:
         FileNotFoundError: if the path does not exist.
         ImportError: if a file is given and no library that reads it is installed.
 
-    Example:
+    Examples:
         >>> read_columns([{"user": "ann", "item": 3}, {"user": "bob", "item": 4}], ["item"])
         {'item': array([3, 4])}
     """

@@ -17,7 +17,7 @@ class ItemVocabulary:
         ValueError: if an id stands twice, or there is none.
         TypeError: if an id is not hashable.
 
-    Example:
+    Examples:
         >>> vocabulary = ItemVocabulary(["mug", "lamp"])
         >>> vocabulary.rows(["lamp", "mug"])
         [2, 1]

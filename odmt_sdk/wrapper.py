@@ -49,7 +49,7 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
 
     Source: https://arxiv.org/abs/2308.04067.
 
-    Example:
+    Examples:
         >>> from odmt_sdk import ItemFeatures, SASRec
         >>> features = ItemFeatures.from_tensors(text=torch.randn(10, 7, 16))
         >>> model = ODMTWrapper(backbone=SASRec(hidden_size=8), item_features=features)

@@ -28,7 +28,7 @@ def build_by_signature(
     Raises:
         ValueError: if it cannot be told how to call it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Mine(nn.Module):
         ...     def forward(self, emb, padding_mask):

@@ -24,7 +24,7 @@ class CallableModule(nn.Module):
     Raises:
         ValueError: if a function refers to a module by its name, where no copy could replace it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> half = CallableModule(functools.partial(torch.mul, 0.5))
         >>> half(torch.ones(2))

@@ -22,7 +22,7 @@ class ForwardFunctionBackbone(BackboneAdapter):
     Raises:
         TypeError: if `module` is no module or `forward_fn` cannot be called.
 
-    Example:
+    Examples:
         >>> gru = nn.GRU(8, 8, batch_first=True)
         >>> backbone = ForwardFunctionBackbone(gru, lambda gru, embeds, mask: gru(embeds)[0])
         >>> backbone(torch.randn(2, 5, 8), torch.ones(2, 5)).shape

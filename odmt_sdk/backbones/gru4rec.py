@@ -23,7 +23,7 @@ class GRU4Rec(nn.Module):
 
     Source: Hidasi et al. 2016, https://arxiv.org/abs/1511.06939, section 3, figure 1.
 
-    Example:
+    Examples:
         >>> GRU4Rec(hidden_size=8)(torch.randn(2, 5, 8), torch.ones(2, 5)).shape
         torch.Size([2, 5, 8])
     """

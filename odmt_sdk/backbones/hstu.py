@@ -99,7 +99,7 @@ class HSTU(nn.Module):
     Source: Zhai et al. 2024, https://arxiv.org/abs/2402.17152, section 3, with the settings and
     the initialisation of the authors' program.
 
-    Example:
+    Examples:
         >>> HSTU(hidden_size=8)(torch.randn(2, 5, 8), torch.ones(2, 5)).shape
         torch.Size([2, 5, 8])
     """

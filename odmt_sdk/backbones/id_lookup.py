@@ -66,7 +66,7 @@ class IdLookupBackbone(BackboneAdapter):
         TypeError: if `module` is no `nn.Module`.
         ValueError: if the model cannot be fed; the message says why and what to do.
 
-    Example:
+    Examples:
         >>> class Mine(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()

@@ -22,7 +22,7 @@ class FedTable(nn.Module):
         path: where that embedding is in the user's model, for messages.
         tied: (module, parameter) names that shared the table's weight, such as an output layer.
 
-    Example:
+    Examples:
         >>> table = FedTable(nn.Embedding(100, 2), "item_embedding")
         >>> with table.fed(torch.tensor([[0.0, 0.0], [1.0, 2.0]])):
         ...     table(torch.tensor([1, 0]))

@@ -36,7 +36,7 @@ class Mamba2(nn.Module):
     Source: Dao and Gu 2024, https://arxiv.org/abs/2405.21060, sections 6 and 7; dropout, sizes of
     state and convolution as in Mamba4Rec, https://arxiv.org/abs/2403.03900.
 
-    Example:
+    Examples:
         >>> Mamba2(hidden_size=8)(torch.randn(2, 5, 8), torch.ones(2, 5)).shape
         torch.Size([2, 5, 8])
     """

@@ -91,7 +91,7 @@ def settle_side(trials: SignatureTrials, backbone: SignatureBackbone) -> Signatu
     )
     if backbone.arguments.lengths or not (backbone.call.mask or backbone.last_only):
         return right
-    if _padding_changes_nothing(trials, left):
+    if _padding_changes_nothing(trials, left) and trials.stays_finite(left):
         return left
     if backbone.last_only and not _padding_changes_nothing(trials, right):
         return left
@@ -115,24 +115,14 @@ def _hidden_if_good(trials: SignatureTrials, backbone: SignatureBackbone) -> tor
     moves = (hidden - other_items).abs().amax(-1)  # (P,)
     if not bool((moves > SAME_SHAPE * hidden.abs().max()).all()):
         return None
-    if backbone.call.causal and not _hides_the_last(trials, backbone, embeds, mask):
-        return None
+    if backbone.call.causal and not backbone.last_only:
+        changed = torch.cat([embeds[:, :-1], other[:, -1:]], dim=1)
+        other_last = trials.run(backbone, changed, mask)
+        positions = torch.arange(LENGTH, device=mask.device).expand_as(mask)[mask.bool()]
+        early = positions < LENGTH - 1  # (P,)
+        if other_last is None or differs(hidden[early], other_last[early], SAME_SHAPE):
+            return None
     return hidden
-
-
-def _hides_the_last(
-    trials: SignatureTrials, backbone: SignatureBackbone, embeds: torch.Tensor, mask: torch.Tensor
-) -> bool:
-    """Whether a change of the last item moves only its own output, the last of every row."""
-    if backbone.last_only:
-        return True
-    changed = embeds.clone()
-    changed[:, -1] = changed[:, -1] + 1
-    before, after = trials.run(backbone, embeds, mask), trials.run(backbone, changed, mask)
-    if before is None or after is None:
-        return False
-    earlier = torch.arange(LENGTH, device=mask.device).expand_as(mask)[mask.bool()] < LENGTH - 1
-    return not differs(before[earlier], after[earlier], SAME_SHAPE)
 
 
 def _padding_changes_nothing(trials: SignatureTrials, backbone: SignatureBackbone) -> bool:

@@ -81,7 +81,7 @@ class NextItNet(nn.Module):
     Source: Yuan et al. 2019, https://arxiv.org/abs/1808.05163, with the settings and the
     initialisation of the authors' program.
 
-    Example:
+    Examples:
         >>> NextItNet(hidden_size=8)(torch.randn(2, 5, 8), torch.ones(2, 5)).shape
         torch.Size([2, 5, 8])
     """

@@ -18,7 +18,7 @@ class ProjectedBackbone(BackboneAdapter):
         reads: width that the backbone reads.
         returns: width that the backbone returns.
 
-    Example:
+    Examples:
         >>> from odmt_sdk.backbones.sasrec import SASRec
         >>> wide = ProjectedBackbone(SASRec(16), hidden_size=8, reads=16, returns=16)
         >>> wide(torch.randn(2, 5, 8), torch.ones(2, 5)).shape

@@ -54,7 +54,7 @@ def register_adapter(
     Raises:
         ValueError: if the name is taken.
 
-    Example:
+    Examples:
         >>> @register_adapter("my-model", matches=MyModel)                   # doctest: +SKIP
         ... def build(backbone, hidden_size):
         ...     return MyAdapter(backbone)
@@ -102,7 +102,7 @@ def adapt_backbone(
         ValueError: if the adapter is unknown, or none can tell how to call the backbone, or widths
             differ and `project` is not set.
 
-    Example:
+    Examples:
         >>> gru = adapt_backbone(nn.GRU(8, 8, batch_first=True))
         >>> gru(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.long)).shape
         torch.Size([2, 5, 8])
@@ -164,7 +164,7 @@ def unwrap_backbone(adapted: nn.Module) -> nn.Module:
     Returns:
         The module inside, or `adapted` itself where it is no adapter.
 
-    Example:
+    Examples:
         >>> unwrap_backbone(adapt_backbone(nn.GRU(8, 8)))
         GRU(8, 8)
     """

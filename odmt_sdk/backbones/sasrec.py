@@ -29,7 +29,7 @@ class SASRec(nn.Module):
     Source: Kang and McAuley 2018, https://arxiv.org/abs/1808.09781, with the post-norm blocks and
     the initialisation of the ODMT authors' user encoder.
 
-    Example:
+    Examples:
         >>> SASRec(hidden_size=8)(torch.randn(2, 5, 8), torch.ones(2, 5)).shape
         torch.Size([2, 5, 8])
     """

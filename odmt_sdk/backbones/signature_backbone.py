@@ -81,7 +81,7 @@ class SignatureBackbone(BackboneAdapter):
         last_only: whether it returns (B, D).
         max_seq_length: longest sequence it reads; None = the module's `max_seq_length`, if any.
 
-    Example:
+    Examples:
         >>> from odmt_sdk.backbones.signatures import read_arguments
         >>> arguments = read_arguments(nn.Linear(8, 8).forward, "Linear")
         >>> backbone = SignatureBackbone(nn.Linear(8, 8), arguments, Call(), hidden_size=8)

@@ -67,9 +67,8 @@ class SignatureTrials:
             alone = dataclasses.replace(arguments, mask=None, causal=arguments.mask)
             for causal in CAUSAL_FORMS:
                 yield alone, None, causal
-        parameters = arguments.signature.parameters
-        names = [name for name in (arguments.mask, arguments.causal) if name]
-        if names and all(parameters[name].default is None for name in names):
+        names = {arguments.mask, arguments.causal} - {None}
+        if names and names <= arguments.optional:
             yield arguments, None, None
 
     def first_that_runs(self, width: int) -> SignatureBackbone | None:
@@ -186,6 +185,35 @@ class SignatureTrials:
         except Exception:  # whatever the user's module raises: this way of calling is wrong
             return None
         return hidden if backbone.last_only else hidden[mask.bool()]
+
+    def stays_finite(self, backbone: SignatureBackbone) -> bool:
+        """Whether padded rows give finite outputs, also at padding, and finite gradients.
+
+        Attention to nothing at a padded position is nan, which reaches the weights by way of the
+        gradient even where the output at that position is never used.
+
+        Args:
+            backbone: one way of calling the copy.
+
+        Returns:
+            The answer.
+        """
+        embeds, mask = self.padded_rows(backbone.hidden_size or WIDTH_WITHOUT_WEIGHTS)
+        embeds.requires_grad_()
+        self.module.train()
+        try:
+            with self._quietly(), torch.enable_grad():
+                hidden = backbone(embeds * mask.unsqueeze(-1), mask)
+                used = hidden if backbone.last_only else hidden[mask.bool()]
+                weights = [p for p in self.module.parameters() if p.requires_grad]
+                gradients = torch.autograd.grad(
+                    used.float().sum(), [embeds, *weights], allow_unused=True
+                )
+        except Exception:  # whatever the user's module raises
+            return False
+        finally:
+            self.module.eval()
+        return all(bool(x.isfinite().all()) for x in (hidden, *gradients) if x is not None)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

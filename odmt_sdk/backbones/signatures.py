@@ -27,18 +27,22 @@ class Arguments:
     """What the parameters of a function are for.
 
     Args:
-        signature: the function's.
         embeds: name of the parameter that takes (B, L, D) embeddings.
         mask: of the one that takes a (B, L) mask.
         causal: of the one that takes an (L, L) causal mask.
         lengths: of the one that takes (B,) lengths.
+        positional: names and defaults of those that can only be passed by their position.
+        optional: names of those that default to None.
+        follows_protocol: whether the first two are embeddings and mask, and nothing else is needed.
     """
 
-    signature: inspect.Signature
     embeds: str
     mask: str | None = None
     causal: str | None = None
     lengths: str | None = None
+    positional: tuple[tuple[str, Any], ...] = ()
+    optional: frozenset[str] = frozenset()
+    follows_protocol: bool = False
 
     def bind(self, values: dict[Role, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Arrange values for a call.
@@ -49,22 +53,11 @@ class Arguments:
         Returns:
             Positional and keyword arguments.
         """
-        named = {getattr(self, role): value for role, value in values.items()}
-        positional, keywords = [], {}
-        for name, parameter in self.signature.parameters.items():
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                positional.append(named.get(name, parameter.default))
-            elif name in named:
-                keywords[name] = named[name]
-        return positional, keywords
-
-    @property
-    def follows_protocol(self) -> bool:
-        """Whether the first two positions are embeddings and mask, and nothing else is needed."""
-        first = [
-            p.name for p in self.signature.parameters.values() if p.kind is not p.KEYWORD_ONLY
-        ][:2]
-        return first == [self.embeds, self.mask] and not self.causal and not self.lengths
+        names = {"embeds": self.embeds, "mask": self.mask, "causal": self.causal}
+        names["lengths"] = self.lengths
+        named = {names[role]: value for role, value in values.items()}
+        positional = [named.pop(name, default) for name, default in self.positional]
+        return positional, {name: value for name, value in named.items() if name is not None}
 
 
 def read_arguments(function: Callable[..., Any], name: str) -> Arguments:
@@ -110,6 +103,7 @@ def read_arguments(function: Callable[..., Any], name: str) -> Arguments:
     if not padding and not lengths and len(unknown) == 1:
         padding = unknown  # what it takes is found out by trying it as a mask
         unknown = []
+    unknown += [n for n in required if roles.get(n) == "embeds"]  # another one
     for role, names in (("mask", padding), ("causal", causal), ("lengths", lengths)):
         if names:
             found[role] = names[0]  # type: ignore[index]
@@ -119,12 +113,19 @@ def read_arguments(function: Callable[..., Any], name: str) -> Arguments:
             f"{name}{signature} needs {', '.join(unknown)}, which is neither the embeddings nor "
             f"a mask nor lengths: {WAY_OUT}"
         )
+    by_position = [p.name for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
     return Arguments(
-        signature,
         embeds,
         mask=found.get("mask"),
         causal=found.get("causal"),
         lengths=found.get("lengths"),
+        positional=tuple(
+            (p.name, p.default)
+            for p in signature.parameters.values()
+            if p.kind is p.POSITIONAL_ONLY
+        ),
+        optional=frozenset(p.name for p in parameters if p.default is None),
+        follows_protocol=by_position[:2] == [embeds, found.get("mask")] and len(found) == 1,
     )
 
 

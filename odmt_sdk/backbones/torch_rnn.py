@@ -21,7 +21,7 @@ class TorchRNNBackbone(BackboneAdapter):
     Args:
         module: the layer, of any depth, batch first or not.
 
-    Example:
+    Examples:
         >>> gru = TorchRNNBackbone(nn.GRU(8, 8, num_layers=2))
         >>> gru(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.long)).shape
         torch.Size([2, 5, 8])

@@ -21,7 +21,7 @@ class TorchTransformerBackbone(BackboneAdapter):
     Args:
         module: the encoder, or one layer of it; batch first or not.
 
-    Example:
+    Examples:
         >>> layer = nn.TransformerEncoderLayer(8, nhead=2, batch_first=True)
         >>> encoder = TorchTransformerBackbone(nn.TransformerEncoder(layer, num_layers=2))
         >>> encoder(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.long)).shape

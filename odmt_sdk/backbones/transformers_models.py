@@ -53,7 +53,7 @@ class TransformersBackbone(BackboneAdapter):
         mask_form: which attention mask it gets.
         max_seq_length: rows of its position table; None without one.
 
-    Example:
+    Examples:
         >>> from transformers import GPT2Config, GPT2Model
         >>> from odmt_sdk.backbones.registry import adapt_backbone
         >>> gpt2 = adapt_backbone(GPT2Model(GPT2Config(n_embd=8, n_head=2, n_layer=1)))

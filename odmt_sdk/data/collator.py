@@ -15,7 +15,7 @@ class SequenceCollator:
     item always stands last. It holds no state: it works in the worker processes of a `DataLoader`
     and as the `data_collator` of `transformers.Trainer`.
 
-    Example:
+    Examples:
         >>> batch = SequenceCollator()([{"item_ids": [4, 5]}, {"item_ids": [6]}])
         >>> batch["item_ids"].tolist(), batch["attention_mask"].tolist()
         ([[4, 5], [0, 6]], [[1, 1], [0, 1]])

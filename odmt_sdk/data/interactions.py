@@ -32,7 +32,7 @@ class Interactions:
             then all of the second, each in order of time.
         offsets: (B + 1,) where each user's events start in `item_codes`; the last entry is E.
 
-    Example:
+    Examples:
         >>> table = {"user_id": ["ann", "bob", "ann"], "item_id": [7, 7, 5], "timestamp": [2, 1, 1]}
         >>> interactions = Interactions.from_table(table)
         >>> interactions

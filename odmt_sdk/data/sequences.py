@@ -28,7 +28,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
     Raises:
         ValueError: if `max_seq_length` is not at least 1, or `offsets` do not cut up `rows`.
 
-    Example:
+    Examples:
         >>> dataset = SequenceDataset(np.array([1, 2, 3, 4, 5]), np.array([0, 3, 5]))
         >>> dataset[1]
         {'item_ids': tensor([4, 5])}
@@ -63,7 +63,7 @@ class RankingDataset(Dataset[dict[str, Any]]):
         ValueError: if `max_seq_length` is not at least 1, `offsets` do not cut up `rows`, or
             histories, targets and users differ in number.
 
-    Example:
+    Examples:
         >>> dataset = RankingDataset(
         ...     np.array([1, 2, 3]), np.array([0, 3]), np.array([4]), ["ann"], max_seq_length=2
         ... )

@@ -123,7 +123,7 @@ class Shop:
             `items`: `category` (seen and read), `colour` and `pattern` (only seen in the picture),
             `style`, `finish` and `brand` (only read in the title).
 
-    Example:
+    Examples:
         >>> shop = make_shop(num_items=50, num_users=20)
         >>> shop
         Shop(50 items, 20 users, 225 interactions)
@@ -186,7 +186,7 @@ def make_shop(
     Raises:
         ValueError: if a number is too small.
 
-    Example:
+    Examples:
         >>> shop = make_shop(num_items=50, num_users=20)
         >>> shop.items["item_id"][0], shop.items["title"][0]
         ('bowl-001', 'Hartwen dish, porcelain, pared-back')

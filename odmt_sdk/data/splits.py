@@ -28,7 +28,7 @@ class Split:
         vocabulary: the item ids behind the rows 1..N.
         item_counts: (N + 1,) how often each row occurs in the training part, row 0 being padding.
 
-    Example:
+    Examples:
         >>> table = {"user_id": ["ann"] * 4, "item_id": ["a", "b", "c", "d"]}
         >>> split = leave_one_out(Interactions.from_table(table, timestamp=None))
         >>> split.train[0]

@@ -88,7 +88,7 @@ def evaluate(
         ValueError: if a k is out of range, the dataset is empty or of another kind, a row is not in
             the model's catalogue, or a score is NaN or infinite.
 
-    Example:
+    Examples:
         >>> metrics = evaluate(model, split.test, k=(10,))          # doctest: +SKIP
         >>> metrics["ndcg@10"], metrics["text/ndcg@10"]             # doctest: +SKIP
         (0.143, 0.128)

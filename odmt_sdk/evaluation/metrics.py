@@ -22,7 +22,7 @@ def hit_rate(ranks: torch.Tensor, k: int) -> float:
         ValueError: if there are no ranks, one is below 1, or k is.
         TypeError: if the ranks are no integers.
 
-    Example:
+    Examples:
         >>> hit_rate(torch.tensor([1, 3, 12]), k=10)
         0.6666666666666666
     """
@@ -108,7 +108,7 @@ def ranking_metrics(ranks: torch.Tensor, k: Sequence[int] = (5, 10, 20)) -> dict
         ValueError: if there are no ranks, one is below 1, or a k is; or if there is no k.
         TypeError: if the ranks are no integers.
 
-    Example:
+    Examples:
         >>> ranking_metrics(torch.tensor([1, 3, 12]), k=[10])["ndcg@10"]
         0.5
     """

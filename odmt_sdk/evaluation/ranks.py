@@ -50,7 +50,7 @@ def target_ranks(
         ValueError: if shapes do not fit, a row is out of range, or a score is NaN or infinite.
         TypeError: if vectors or rows have the wrong type.
 
-    Example:
+    Examples:
         >>> items = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
         >>> target_ranks(torch.tensor([[1.0]]), items, torch.tensor([1]), excluded=[[3]])
         tensor([2])

@@ -24,7 +24,7 @@ def metrics_table(
     Raises:
         ValueError: if a model lacks a metric.
 
-    Example:
+    Examples:
         >>> print(metrics_table({"SASRec": {"ndcg@10": 0.25}}, metrics=["ndcg@10"]))
         | model  | ndcg@10 |
         |--------|--------:|

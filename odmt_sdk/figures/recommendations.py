@@ -81,7 +81,7 @@ def draw_recommendations(
         TypeError: if a picture is none of the three kinds.
         ImportError: if matplotlib is not installed (`pip install odmt-sdk[figures]`).
 
-    Example:
+    Examples:
         >>> figure = draw_recommendations(
         ...     histories=[["mug", "teapot"]],
         ...     recommendations=[["bowl", "lamp"]],

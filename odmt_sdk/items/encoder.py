@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from odmt_sdk.config import IdVisibility, check_heads
-from odmt_sdk.items.features import ModalityTokens
+from odmt_sdk.items.modality import ModalityTokens
 from odmt_sdk.items.visibility import id_aware_mask
 from odmt_sdk.transformer import PostNormBlock, init_weights
 
@@ -39,7 +39,7 @@ class ItemEncoder(nn.Module):
 
     Source: section 3.2 of the paper, https://arxiv.org/abs/2308.04067.
 
-    Example:
+    Examples:
         >>> encoder = ItemEncoder(num_items=9, hidden_size=8, modality_widths={"text": 5})
         >>> tokens = ModalityTokens(torch.randn(2, 3, 5), lengths=torch.tensor([3, 1]))
         >>> encoder(torch.tensor([4, 7]), {"text": tokens})["text"].shape
@@ -89,8 +89,11 @@ class ItemEncoder(nn.Module):
             }
         )
         self.apply(init_weights)
-        for token in self.missing_tokens.values():
+        # tokens of unit length, whatever the size of the catalogue
+        for token in (self.id_embedding.weight, *self.missing_tokens.values()):
             nn.init.normal_(token, std=hidden_size**-0.5)
+        with torch.no_grad():
+            self.id_embedding.weight[0] = 0
 
     def forward(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
@@ -154,7 +157,7 @@ class IDEncoder(nn.Module):
         num_items: N; the table has N + 1 rows, row 0 is padding.
         hidden_size: D.
 
-    Example:
+    Examples:
         >>> IDEncoder(num_items=9, hidden_size=8)(torch.tensor([4, 7]))["id"].shape
         torch.Size([2, 8])
     """

@@ -44,7 +44,7 @@ class ExtractedTokens:
         problems: position of each item that could not be read, with the reason. Such an item has
             length 0. An item that was given without a text or picture is not a problem.
 
-    Example:
+    Examples:
         >>> extracted = ExtractedTokens(torch.zeros(2, 3, 4), torch.tensor([3, 0]), {1: "no file"})
         >>> extracted.tokens[extracted.lengths > 0].shape
         torch.Size([1, 3, 4])

@@ -5,30 +5,18 @@ Letters: N items, T tokens of one item, d feature width, U items asked for.
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-from torch import nn
 
 from odmt_sdk.items.extraction import Encoder, ExtractedTokens
 from odmt_sdk.items.image_tokens import ImagePooling, extract_image_tokens
+from odmt_sdk.items.modality import ModalityTokens, blocks, check_name, check_tokens
 from odmt_sdk.items.text_tokens import TextPooling, extract_text_tokens
 from odmt_sdk.tables import Table, read_columns
 from odmt_sdk.vocabulary import ItemVocabulary
 
-CHECKED_ROWS = 4096  # rows whose values are checked at once, to bound memory
-
-
-class ModalityTokens(NamedTuple):
-    """Content tokens of some items in one modality.
-
-    Args:
-        tokens: (U, T, d).
-        lengths: (U,) valid tokens, which come first; 0 = the item lacks this modality.
-    """
-
-    tokens: torch.Tensor
-    lengths: torch.Tensor
+STANDARD_EPS = 1e-6  # keeps features that never vary at 0
 
 
 class ItemFeatures:
@@ -46,7 +34,7 @@ class ItemFeatures:
             of range, or a valid token is NaN or infinite; the item is named.
         TypeError: if tokens are not floating point.
 
-    Example:
+    Examples:
         >>> features = ItemFeatures.from_tensors(text=torch.randn(4, 7, 16))
         >>> features.num_items, features.widths
         (3, {'text': 16})
@@ -58,8 +46,8 @@ class ItemFeatures:
         self.vocabulary = vocabulary
         self._modalities: dict[str, ModalityTokens] = {}
         for name, (tokens, lengths) in modalities.items():
-            _check_name(name)
-            _check_tokens(name, tokens, lengths, vocabulary)
+            check_name(name)
+            check_tokens(name, tokens, lengths, vocabulary)
             self._modalities[name] = ModalityTokens(tokens, lengths)
 
     @classmethod
@@ -158,7 +146,7 @@ class ItemFeatures:
                 has a text or picture.
             ImportError: if pictures are to be read and torchvision is missing or broken.
 
-        Example:
+        Examples:
             >>> items = {"item_id": ["a"], "text": ["Red mug"], "image": ["a.jpg"]}
             >>> ItemFeatures.from_items(                                     # doctest: +SKIP
             ...     items, text_encoder="bert-base-uncased",
@@ -266,6 +254,26 @@ class ItemFeatures:
             {name: ModalityTokens(m.tokens[rows], m.lengths[rows]) for name, m in self._items()},
         )
 
+    def standardize(self) -> Self:
+        """Shift and scale every feature to mean 0 and deviation 1 over the catalogue's tokens.
+
+        Tokens of one encoder share a large part that says nothing about an item; without it items
+        are told apart sooner. Features of items added later need the same shift and scale.
+
+        Returns:
+            New features of the same type; tokens past an item's length are 0.
+        """
+        standard = {}
+        for name, (tokens, lengths) in self._items():
+            valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+            mean, deviation = _moments(tokens, valid)
+            scaled = torch.zeros_like(tokens)
+            for block in blocks(len(tokens)):
+                centred = (tokens[block].float() - mean) / deviation
+                scaled[block] = (centred * valid[block, :, None]).to(tokens.dtype)
+            standard[name] = ModalityTokens(scaled, lengths)
+        return type(self)(self.vocabulary, standard)
+
     def gather(self, rows: torch.Tensor) -> dict[str, ModalityTokens]:
         """Read some rows, cut to the longest of them.
 
@@ -312,6 +320,19 @@ class ItemFeatures:
         return self._modalities.items()
 
 
+def _moments(tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each feature over the valid tokens, both (d,)."""
+    total, squares = torch.zeros(2, tokens.shape[-1], dtype=torch.float64)
+    for block in blocks(len(tokens)):
+        chosen = tokens[block][valid[block]].double()  # (rows, T, d) -> (valid tokens, d)
+        total += chosen.sum(0)
+        squares += chosen.square().sum(0)
+    count = valid.sum().clamp(min=1)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    return mean.float(), (variance.sqrt() + STANDARD_EPS).float()
+
+
 def _with_padding_row(extracted: ExtractedTokens) -> ModalityTokens:
     tokens, lengths = extracted.tokens, extracted.lengths
     return ModalityTokens(
@@ -325,57 +346,3 @@ def _lengths(tokens: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor
         lengths = torch.full((tokens.shape[0],), tokens.shape[1] if tokens.ndim == 3 else 0)
         lengths[:1] = 0
     return lengths
-
-
-def _check_name(name: str) -> None:
-    if name in ("id", "fused"):
-        raise ValueError(f"a modality cannot be called {name!r}: that name has a meaning already")
-    if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-        raise ValueError(
-            f"modality name {name!r} must be a plain word such as 'text', 'image' or 'audio'"
-        )
-
-
-def _check_tokens(
-    name: str, tokens: torch.Tensor, lengths: torch.Tensor, vocabulary: ItemVocabulary
-) -> None:
-    rows = len(vocabulary) + 1
-    if not tokens.is_floating_point():
-        raise TypeError(f"{name} features must be a floating-point tensor, got {tokens.dtype}")
-    if tokens.ndim != 3 or 0 in tokens.shape[1:]:
-        raise ValueError(
-            f"{name} features have shape {tuple(tokens.shape)}; they must be (N + 1, tokens, width)"
-            ". One vector per item is one token: use features.unsqueeze(1)"
-        )
-    if tokens.shape[0] != rows:
-        raise ValueError(
-            f"{name} features have {tokens.shape[0]} rows, {len(vocabulary)} items need {rows}: "
-            "one row per item after row 0, which is padding"
-        )
-    if lengths.shape != (rows,) or lengths.is_floating_point():
-        raise ValueError(
-            f"lengths of {name} must be {rows} integers, got {tuple(lengths.shape)} {lengths.dtype}"
-        )
-    outside = (lengths < 0) | (lengths > tokens.shape[1])
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0])
-        raise ValueError(
-            f"{name} of {_named(row, vocabulary)} has length {int(lengths[row])}, outside "
-            f"0..{tokens.shape[1]}"
-        )
-    if int(lengths[0]):
-        raise ValueError(f"row 0 of {name} is padding: its length must be 0, not {int(lengths[0])}")
-    positions = torch.arange(tokens.shape[1], device=tokens.device)
-    for start in range(0, rows, CHECKED_ROWS):
-        block = slice(start, start + CHECKED_ROWS)
-        bad = ~tokens[block].isfinite().all(-1) & (positions < lengths[block, None])
-        if bool(bad.any()):
-            row = start + int(bad.any(1).nonzero()[0])
-            raise ValueError(
-                f"{name} features of {_named(row, vocabulary)} hold NaN or infinite values; repair "
-                "the item, or give it length 0 to treat it as lacking this modality"
-            )
-
-
-def _named(row: int, vocabulary: ItemVocabulary) -> str:
-    return "padding row 0" if row == 0 else f"item {vocabulary.item_ids[row - 1]!r} (row {row})"

@@ -8,7 +8,7 @@ from torch import nn
 
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.items.encoder import IDEncoder, ItemEncoder
-from odmt_sdk.items.features import ModalityTokens
+from odmt_sdk.items.modality import ModalityTokens
 
 
 class ItemEmbedder(Protocol):
@@ -40,7 +40,7 @@ def register_fusion(name: str) -> Callable[[FusionBuilder], FusionBuilder]:
     Raises:
         ValueError: if the name is taken.
 
-    Example:
+    Examples:
         >>> @register_fusion("my-fusion")                                    # doctest: +SKIP
         ... def build(config, num_items, hidden_size, modality_widths):
         ...     return MyItemEncoder(num_items, hidden_size, modality_widths)

@@ -86,7 +86,7 @@ def extract_image_tokens(
         ImportError: if torchvision is missing or broken.
         OSError: if the encoder cannot be loaded.
 
-    Example:
+    Examples:
         >>> paths = ["images/scarf.jpg", None]
         >>> clip = "openai/clip-vit-base-patch32"
         >>> extracted = extract_image_tokens(paths, clip)                    # doctest: +SKIP
@@ -225,7 +225,7 @@ def open_picture(picture: "Picture") -> "Image":
         OSError: if there is no such file, or it holds no picture or a truncated one.
         ValueError: if one side is over 100 times the other.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> open_picture(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0))
         (255, 255, 255)

@@ -65,7 +65,7 @@ def extract_text_tokens(
             with an encoder whose first token does not read the rest of the text.
         OSError: if the encoder cannot be loaded.
 
-    Example:
+    Examples:
         >>> titles = ["Red wool scarf", None]
         >>> extracted = extract_text_tokens(titles, "bert-base-uncased")     # doctest: +SKIP
         >>> extracted.lengths                                                # doctest: +SKIP

@@ -42,7 +42,7 @@ class OnlineDistillationMixin:
 
     Source: sections 3.3 and 3.4 of the paper, https://arxiv.org/abs/2308.04067.
 
-    Example:
+    Examples:
         >>> class TwoTowers(OnlineDistillationMixin, torch.nn.Module):
         ...     distillation_weight = 0.5
         >>> logits = {"id": torch.randn(4, 9), "text": torch.randn(4, 9)}

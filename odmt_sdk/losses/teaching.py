@@ -40,7 +40,7 @@ def register_teaching_graph(name: str) -> Callable[[TeachingGraphBuilder], Teach
     Raises:
         ValueError: if the name is taken.
 
-    Example:
+    Examples:
         >>> @register_teaching_graph("text-teaches")                          # doctest: +SKIP
         ... def text_teaches(sources):
         ...     return tuple(TeachingEdge(s, ("text",)) for s in sources if s != "text")

@@ -51,7 +51,7 @@ def top_k_rows(
             NaN or infinite.
         TypeError: if vectors or rows have the wrong type.
 
-    Example:
+    Examples:
         >>> items = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
         >>> top_k_rows(torch.tensor([[1.0]]), items, k=2, excluded=[[3]])
         (tensor([[2., 1.]]), tensor([[2, 1]]))

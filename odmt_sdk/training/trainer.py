@@ -34,7 +34,7 @@ class ODMTTrainer(Trainer):
         **kwargs: as for `transformers.Trainer`; `train_dataset` is a `SequenceDataset`,
             `eval_dataset` a `RankingDataset`, and `data_collator` defaults to `SequenceCollator()`.
 
-    Example:
+    Examples:
         >>> trainer = ODMTTrainer(model, args, train_dataset=split.train,     # doctest: +SKIP
         ...                       eval_dataset=split.validation)
         >>> trainer.train()                                                   # doctest: +SKIP

@@ -45,6 +45,19 @@ def test_to_converts_and_shares():
     assert features.to("cpu")["text"].tokens is features["text"].tokens
 
 
+def test_standardize():
+    text = tokens(rows=50, width=6) * 3 + 7
+    text[..., 5] = 2.5  # a feature that never varies
+    lengths = torch.tensor([0] + [1 + i % 3 for i in range(49)])
+    features = ItemFeatures.from_tensors(text=text, lengths={"text": lengths}).standardize()
+    valid = torch.arange(3) < lengths[:, None]
+    kept = features["text"].tokens[valid]
+    torch.testing.assert_close(kept.mean(0), torch.zeros(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(kept[:, :5].std(0, correction=0), torch.ones(5))
+    assert not features["text"].tokens[~valid].any()
+    assert torch.equal(features["text"].lengths, lengths)
+
+
 def test_add_modality():
     features = ItemFeatures.from_tensors(text=tokens())
     more = features.add_modality("audio", tokens(width=2))
