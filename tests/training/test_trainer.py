@@ -131,8 +131,8 @@ class TestFit:
     def test_from_a_split_to_an_adapter(self, tmp_path):
         model, split = toy_model(dropout=0.0), toy_split()
         result = fit(
-            model, split, tmp_path / "out", epochs=12, batch_size=8, learning_rate=1e-2, warmup_steps=0, k=(1, 5),
-            metric="ndcg@5", disable_tqdm=True,
+            model, split, tmp_path / "out", epochs=12, batch_size=8, learning_rate=1e-2,
+            warmup_steps=0, k=(1, 5), metric="ndcg@5", disable_tqdm=True,
         )  # fmt: skip
         assert result.test["hit_rate@1"] > 0.8
         best = max(e["eval_ndcg@5"] for e in result.history if "eval_ndcg@5" in e)
@@ -146,8 +146,8 @@ class TestFit:
     def test_the_best_epoch_is_kept_and_training_stops_early(self, tmp_path):
         split = toy_split()
         result = fit(
-            toy_model(), split, tmp_path, epochs=50, batch_size=8, learning_rate=0.3, warmup_steps=0, patience=2,
-            k=(1, 5), metric="hit_rate@1", disable_tqdm=True,
+            toy_model(), split, tmp_path, epochs=50, batch_size=8, learning_rate=0.3,
+            warmup_steps=0, patience=2, k=(1, 5), metric="hit_rate@1", disable_tqdm=True,
         )  # fmt: skip
         scores = [e["eval_hit_rate@1"] for e in result.history if "eval_hit_rate@1" in e]
         assert len(scores) < 50
