@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from odmt_sdk.backbones.adapter import BackboneAdapter
+from odmt_sdk.backbones.alignment import restore
 from odmt_sdk.backbones.id_lookup_call import IdCall, Role, read_roles
 from odmt_sdk.backbones.id_lookup_find import (
     TRIED_LENGTHS,
@@ -222,15 +223,14 @@ class IdLookupBackbone(BackboneAdapter):
         if self.last_only:
             last = aligned.sum(1) - 1 if right else -1
             return states[torch.arange(batch, device=states.device), last]  # (B, L, D) -> (B, D)
-        back = order.argsort(1).unsqueeze(-1).expand_as(states)
-        return states.gather(1, back).masked_fill(~mask.unsqueeze(-1), 0.0)
+        return restore(states, order.argsort(1)).masked_fill(~mask.unsqueeze(-1), 0.0)
 
     def _run(self, numbers: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor) -> Any:
         """Call the model on aligned item numbers (B, L), its table fed with rows (U + 1, D)."""
         more = (self.call.fixed_length or numbers.shape[1]) - numbers.shape[1]
         padding = (0, more) if self.padding_side == "right" else (more, 0)
         ids = self.call.ids(F.pad(numbers, padding))  # (B, L) -> (B, F)
-        with self._table.fed(self._by_id(rows)):
+        with self._table.fed(self._by_id(rows), self.call.padding_id):
             return self.call.run(self.module, ids, F.pad(mask, padding))
 
     @property
@@ -353,4 +353,10 @@ def _random_rows(items: int, like: torch.Tensor) -> torch.Tensor:
 
 @register_adapter("id-lookup", matches=takes_item_ids_only, priority=-20)
 def _build(backbone: nn.Module, hidden_size: int | None) -> nn.Module:
-    return IdLookupBackbone(backbone)
+    try:
+        return IdLookupBackbone(backbone)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. What is named with = goes to IdLookupBackbone({type(backbone).__name__}(...)"
+            ", ...), which is then passed as the backbone"
+        ) from (error.__cause__ or error)

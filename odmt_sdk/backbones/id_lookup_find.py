@@ -162,15 +162,14 @@ def find_item_table(watched: WatchedModel, call: IdCall, name: str | None) -> st
                 f"item_embedding={name!r} is no nn.Embedding of {model}; it has {list(tables)}"
             )
         (name,) = found_names
-    length = call.fixed_length or max(TRIED_LENGTHS)
     try:
-        first, second = (watched.lookups(call, length, items) for items in ((1, 2), (3, 4)))
+        seen, by_item = _lookups_by_item(watched, call)
     except Exception as error:
         raise ValueError(
             f"{model}.{call.method} does not run on four items: {summary(error)}. "
             "Its item table needs at least 5 rows"
         ) from error
-    found = [path for path in tables if path == name or not torch.equal(first[path], second[path])]
+    found = [path for path in tables if path == name or path in by_item]
     if not found:
         raise ValueError(
             f"{model} looks its item ids up in none of its nn.Embedding modules ({list(tables)}). "
@@ -190,7 +189,7 @@ def find_item_table(watched: WatchedModel, call: IdCall, name: str | None) -> st
             "own, which would be left out: use an nn.Embedding, and do the rest after the lookup"
         )
     items = call.ids(torch.arange(3)).tolist()  # of the first batch, and padding
-    strange = sorted(set(first[path].tolist()) - set(items))
+    strange = sorted(set(seen[path].tolist()) - set(items))
     if strange:
         raise ValueError(
             f"{model} looks the ids {strange} up in its item table {path!r}, which are no items of "
@@ -240,17 +239,29 @@ def takes_item_ids_only(backbone: object) -> bool:
     """
     if not isinstance(backbone, nn.Module):
         return False
-    parameters = inspect.signature(backbone.forward).parameters
-    has_table = any(isinstance(part, nn.Embedding) for part in backbone.modules())
-    takes_embeddings = any(EMBEDDING_WORDS & set(name.lower().split("_")) for name in parameters)
-    if takes_embeddings or not has_table:
+    if not any(isinstance(part, nn.Embedding) for part in backbone.modules()):
+        return False
+    try:
+        parameters = inspect.signature(backbone.forward).parameters
+    except (TypeError, ValueError):  # not written in Python
+        return False
+    if any(EMBEDDING_WORDS & set(name.lower().split("_")) for name in parameters):
         return False
     if any(name in ID_NAMES for name in parameters):
         return True
     try:
         call = IdCall("forward", read_roles(backbone.forward, {}, type(backbone).__name__))
         watched = WatchedModel(backbone)
-        find_item_table(watched, find_lengths(watched, call), None)
-    except ValueError:
+        _, by_item = _lookups_by_item(watched, find_lengths(watched, call))
+    except Exception:  # a model of another kind, to which this is no input
         return False
-    return True
+    return bool(by_item)
+
+
+def _lookups_by_item(
+    watched: WatchedModel, call: IdCall
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """What is looked up for one batch, and in which tables it is something else for another."""
+    length = call.fixed_length or max(TRIED_LENGTHS)
+    first, second = (watched.lookups(call, length, items) for items in ((1, 2), (3, 4)))
+    return first, [path for path in first if not torch.equal(first[path], second[path])]

@@ -40,15 +40,17 @@ class FedTable(nn.Module):
         self.path = path
         self.tied = tied
         self._rows: torch.Tensor | None = None
+        self._padding_id = 0
 
     @contextmanager
-    def fed(self, rows: torch.Tensor) -> Iterator[None]:
+    def fed(self, rows: torch.Tensor, padding_id: int = 0) -> Iterator[None]:
         """Lend rows to the table.
 
         Args:
             rows: (R, D), row i belongs to id i.
+            padding_id: the row that gets no gradient.
         """
-        self._rows = rows
+        self._rows, self._padding_id = rows, padding_id
         try:
             yield
         finally:
@@ -90,7 +92,7 @@ class FedTable(nn.Module):
                     f"item of the batch, whose ids are 0..{len(rows) - 1}: ids that the model "
                     "makes up, such as a mask token's, have no embedding in the item encoder"
                 )
-        return F.embedding(input, rows)
+        return F.embedding(input, rows, padding_idx=self._padding_id)
 
     def extra_repr(self) -> str:
         """The size, as `nn.Embedding` shows it."""

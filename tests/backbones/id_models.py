@@ -156,14 +156,14 @@ class MemoryRecommender(nn.Module):
 class ConvolutionRecommender(nn.Module):
     """Convolution over the whole window: reads exactly `max_seq_length` positions, no lengths."""
 
-    def __init__(self, n_items, embedding_size=16, max_seq_length=12, n_h=4, n_v=3, dropout=0.2):
+    def __init__(self, n_items, embedding_size=16, max_seq_length=12, n_h=8, n_v=4, dropout=0.2):
         super().__init__()
         self.max_seq_length = max_seq_length
         self.item_embedding = nn.Embedding(n_items, embedding_size, padding_idx=0)
         self.conv_v = nn.Conv2d(1, n_v, (max_seq_length, 1))
-        heights = range(1, max_seq_length + 1)
+        heights = [i for i in (1, 2, 4) if i <= max_seq_length]
         self.conv_h = nn.ModuleList(nn.Conv2d(1, n_h, (i, embedding_size)) for i in heights)
-        self.fc1 = nn.Linear(n_v * embedding_size + n_h * max_seq_length, embedding_size)
+        self.fc1 = nn.Linear(n_v * embedding_size + n_h * len(heights), embedding_size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, item_seq):
@@ -171,7 +171,7 @@ class ConvolutionRecommender(nn.Module):
         out_v = self.conv_v(item_seq_emb).flatten(1)
         out_hs = [F.relu(conv(item_seq_emb).squeeze(3)).amax(2) for conv in self.conv_h]
         out = torch.cat([out_v, *out_hs], dim=1)
-        return F.relu(self.fc1(self.dropout(out)))
+        return self.fc1(self.dropout(out))
 
 
 class DilatedRecommender(nn.Module):

@@ -6,6 +6,7 @@ Letters: B users, L positions, N items, D hidden size.
 import copy
 import importlib.util
 import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +22,21 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 
+from odmt_sdk import (
+    Interactions,
+    ItemVocabulary,
+    ODMTConfig,
+    ODMTWrapper,
+    SequenceCollator,
+    evaluate,
+    leave_one_out,
+    make_shop,
+)
 from odmt_sdk.backbones.id_lookup import IdLookupBackbone, takes_item_ids_only
 from odmt_sdk.backbones.id_lookup_table import FedTable, replace_table, restore_table
+from odmt_sdk.backbones.registry import adapt_backbone, unwrap_backbone
 from odmt_sdk.backbones.sasrec import SASRec
 
 _spec = importlib.util.spec_from_file_location("id_models", Path(__file__).parent / "id_models.py")
@@ -221,6 +234,46 @@ def test_without_item_ids_equal_embeddings_are_the_same_item(case):
         states = backbone(embeddings[item_ids], mask)
         expected = backbone(embeddings[item_ids], mask, item_ids=item_ids)
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+
+
+# learning
+
+
+@cache
+def shop_split():
+    """A shop of 60 items and 1,000 customers."""
+    shop = make_shop(num_items=60, num_users=1000, image_size=16)
+    return leave_one_out(
+        Interactions.from_table(shop.interactions),
+        vocabulary=ItemVocabulary(shop.items["item_id"]),
+        max_seq_length=LONGEST,
+    )
+
+
+def ndcg_of_popularity(split) -> float:
+    """NDCG@10 on the test queries when everybody is shown what sells best."""
+    gains = []
+    for query in split.test:
+        sold = split.item_counts.clone()
+        sold[0], sold[query["seen_ids"]] = -1, -1
+        rank = 1 + int((sold > split.item_counts[query["target_ids"]]).sum())
+        gains.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
+    return sum(gains) / len(gains)
+
+
+def ndcg_after_training(backbone: nn.Module, split, epochs: int = 15, **settings) -> float:
+    """NDCG@10 on the test queries after some 5 seconds of training with IDs alone."""
+    config = ODMTConfig(fusion="id", distillation_weight=0.0, **settings)
+    model = ODMTWrapper(backbone, vocabulary=split.vocabulary, config=config)
+    model.set_item_popularity(split.item_counts)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batches = DataLoader(split.train, 128, shuffle=True, collate_fn=SequenceCollator())
+    for _ in range(epochs):
+        for batch in batches:
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            optimizer.step()
+    return evaluate(model, split.test, k=(10,), progress=False)["ndcg@10"]
 
 
 # what is found out
@@ -661,9 +714,9 @@ def test_half_precision(name):
     torch.testing.assert_close(low.float(), states, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["recurrent", "dilated convolution"])
-def test_compiles(name):
-    _, backbone, embeddings = built(CASES[name])
+@pytest.mark.slow
+def test_compiles():
+    _, backbone, embeddings = built(CASES["recurrent"])
     compiled = torch.compile(backbone, backend="eager")
     for sequences in (SOME, [[2, 2]], [[5, 1, 1], [7]]):
         item_ids = pad(sequences, "left")
@@ -895,10 +948,10 @@ def test_a_narrower_output_is_said():
     class Narrow(Table):
         def __init__(self):
             super().__init__()
-            self.half = nn.Linear(D, 8)
+            self.narrow = nn.Linear(D, 8)
 
         def forward(self, seq):
-            return self.half(self.items(seq).cumsum(1))
+            return self.narrow(self.items(seq).cumsum(1))
 
     backbone = IdLookupBackbone(Narrow())
     assert (backbone.hidden_size, backbone.output_size) == (D, 8)
@@ -930,6 +983,8 @@ class OnEmbeddings(nn.Module):
     [
         *((case.build(), True) for name, case in CASES.items() if not case.stated.get("method")),
         (WithUser(), True),
+        (TwoTables(), True),
+        (Raises(), False),
         (Positions(9, lambda length, rows: torch.arange(length)), True),
         (OnEmbeddings(), False),
         (nn.GRU(D, D), False),
@@ -947,6 +1002,37 @@ def test_transformers_models_are_not_for_this_adapter():
 
     tiny = GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=20, n_positions=16)
     assert not takes_item_ids_only(GPT2Model(tiny))
+
+
+@pytest.mark.parametrize("name", ["recurrent", "dilated convolution"])
+def test_the_registry_finds_this_adapter(name):
+    model, backbone, embeddings = built(CASES[name])
+    adapted = adapt_backbone(model)
+    assert type(adapted) is IdLookupBackbone
+    torch.testing.assert_close(read(adapted, SOME, embeddings), read(backbone, SOME, embeddings))
+    assert adapt_backbone(backbone) is backbone
+    assert type(unwrap_backbone(adapted)) is type(model)
+
+
+def test_item_embeddings_of_another_width_can_be_projected():
+    model = built(CASES["session graph"])[0]
+    with pytest.raises(ValueError, match="reads 16 values per item and returns 16, the item embe"):
+        adapt_backbone(model, hidden_size=6)
+    adapted = adapt_backbone(model, hidden_size=6, project=True)
+    assert read(adapted, SOME, torch.randn(N + 1, 6)).shape == (4, 6)
+
+
+def test_the_registry_says_where_arguments_go():
+    message = "What is named with = goes to IdLookupBackbone(TwoTables(...), ...), which is then"
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        adapt_backbone(TwoTables())
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_models_not_written_in_python_are_not_for_this_adapter():
+    model = Tiny()
+    model.forward = max  # has no signature
+    assert not takes_item_ids_only(model)
 
 
 def test_numpy_is_only_handed_to_models_that_take_nothing_else():
