@@ -125,7 +125,7 @@ class SignatureBackbone(BackboneAdapter):
         Returns:
             (B, L, output size), or (B, output size) if `last_only`.
         """
-        slots = order = None
+        dtype, slots, order = inputs_embeds.dtype, None, None
         counts = real_counts(attention_mask)  # (B,)
         positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
         if self.call.right_padded:
@@ -141,6 +141,7 @@ class SignatureBackbone(BackboneAdapter):
         hidden = take(self.returned(inputs_embeds, real, counts), self.call.key)
         if order is not None:
             hidden = hidden[order.argsort()]
+        hidden = hidden.to(dtype)
         if self.last_only:
             return hidden
         if hidden.shape[1] < len(positions):  # packing cut the padding that all rows share

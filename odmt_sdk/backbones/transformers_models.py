@@ -104,7 +104,7 @@ class TransformersBackbone(BackboneAdapter):
         mask = _mask(self.mask_form, inputs, attention_mask)
         arguments = self.arguments if mask is None else {**self.arguments, "attention_mask": mask}
         hidden: torch.Tensor = self.module(inputs_embeds=inputs, **arguments)[0]
-        return restore(hidden, slots)
+        return restore(hidden, slots).to(inputs_embeds.dtype)  # some keep float32 inside
 
 
 def _mask(form: MaskForm, inputs: torch.Tensor, attention_mask: torch.Tensor) -> Any:
