@@ -1,31 +1,32 @@
 """Tiny text and picture encoders from configuration: seeded random weights, nothing to download.
 
 A random network keeps much of what it reads: what a title says and a picture shows can be read off
-its tokens again, which is enough for a quickstart and for tests. These encoders know nothing about
-the world; for real catalogues take pretrained ones.
+the mean of its tokens again by a linear map, which is enough for a quickstart and for tests. These
+encoders know nothing about the world; for real catalogues take pretrained ones.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from transformers import BertModel, PreTrainedTokenizerFast, ViTImageProcessor, ViTModel
+    from transformers import BertModel, PreTrainedTokenizerFast, ResNetModel, ViTImageProcessor
 
-_INIT_STD = 0.1  # large enough for attention to carry the content tokens into the first one
-_LAYERS = 1
+_INIT_STD = 0.1  # large enough for attention to carry the words into the first token
+_POSITION_SCALE = 0.2
+_OUTPUT_SCALE = 5.0
 _PATCH_SIZE = 16
 _MAX_TOKENS = 64
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 def tiny_text_encoder(
-    texts: Iterable[str | None], *, width: int = 32, seed: int = 0
+    texts: Iterable[str | None], *, width: int = 64, seed: int = 0
 ) -> tuple[BertModel, PreTrainedTokenizerFast]:
     """Build a small BERT with random weights and a tokenizer whose words are those of the texts.
 
@@ -42,11 +43,11 @@ def tiny_text_encoder(
         TypeError: if `texts` is a single string, or holds something else than strings and None.
         ValueError: if there is no word in the texts, or `width` is no multiple of 8.
 
-    Examples:
+    Example:
         >>> model, tokenizer = tiny_text_encoder(["a red mug", "a blue teapot"])
         >>> batch = tokenizer(["a blue mug"], return_tensors="pt")
         >>> model(**batch).last_hidden_state.shape  # [CLS] a blue mug [SEP]
-        torch.Size([1, 5, 32])
+        torch.Size([1, 5, 64])
     """
     from transformers import BertConfig, BertModel
 
@@ -55,27 +56,30 @@ def tiny_text_encoder(
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
-        num_hidden_layers=_LAYERS,
+        num_hidden_layers=1,
         num_attention_heads=width // 8,
         intermediate_size=4 * width,
         max_position_embeddings=_MAX_TOKENS,
         initializer_range=_INIT_STD,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with _seeded(seed):
+    with _seeded(seed), torch.no_grad():
         model = BertModel(config, add_pooling_layer=False)
+        # which words there are should tell more than where they stand
+        model.embeddings.position_embeddings.weight.mul_(_POSITION_SCALE)
+        model.embeddings.token_type_embeddings.weight.mul_(_POSITION_SCALE)
     return model.eval(), tokenizer
 
 
 def tiny_image_encoder(
-    *, width: int = 32, image_size: int = 64, seed: int = 0
-) -> tuple[ViTModel, ViTImageProcessor]:
-    """Build a small vision transformer with random weights and its image processor.
+    *, width: int = 64, image_size: int = 64, seed: int = 0
+) -> tuple[ResNetModel, ViTImageProcessor]:
+    """Build a small residual network with random weights and its image processor.
 
     Args:
-        width: size of the token vectors, a multiple of 8.
+        width: channels throughout, and so the size of the token vectors, a multiple of 8.
         image_size: side in pixels to which pictures are resized, a multiple of 16; each patch of
-            16 by 16 pixels becomes a token.
+            16 by 16 pixels becomes a place of the feature map.
         seed: of the weights; the global random state of torch is neither read nor changed.
 
     Returns:
@@ -84,31 +88,34 @@ def tiny_image_encoder(
     Raises:
         ValueError: if `width` is no multiple of 8, or `image_size` none of 16.
 
-    Examples:
+    Example:
         >>> from PIL import Image
         >>> model, processor = tiny_image_encoder()
         >>> pixels = processor(images=[Image.new("RGB", (80, 60))], return_tensors="pt")
-        >>> model(**pixels).last_hidden_state.shape  # [CLS] and 4 x 4 patches
-        torch.Size([1, 17, 32])
+        >>> model(**pixels).last_hidden_state.shape  # 4 x 4 places
+        torch.Size([1, 64, 4, 4])
     """
-    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+    from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
 
     _check_width(width)
     if image_size < _PATCH_SIZE or image_size % _PATCH_SIZE:
         raise ValueError(
             f"image_size={image_size} must be a multiple of {_PATCH_SIZE}, the side of a patch"
         )
-    config = ViTConfig(
-        hidden_size=width,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=width // 8,
-        intermediate_size=4 * width,
-        image_size=image_size,
-        patch_size=_PATCH_SIZE,
-        initializer_range=_INIT_STD,
+    config = ResNetConfig(
+        layer_type="basic",
+        hidden_act="gelu",
+        embedding_size=width,
+        hidden_sizes=[width, width],
+        depths=[1, 1],
+        downsample_in_first_stage=True,
     )
-    with _seeded(seed):
-        model = ViTModel(config, add_pooling_layer=False)
+    with _seeded(seed), torch.no_grad():
+        model = ResNetModel(config)
+        # random features come out small; pretrained encoders' are nearer to 1
+        last = cast(Any, model.encoder.stages[-1]).layers[-1]
+        last.layer[-1].normalization.weight.mul_(_OUTPUT_SCALE)
+        last.shortcut.normalization.weight.mul_(_OUTPUT_SCALE)
     return model.eval(), ViTImageProcessor(size={"height": image_size, "width": image_size})
 
 

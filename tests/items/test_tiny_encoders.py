@@ -34,7 +34,7 @@ def image_tokens(shop):
     model, processor = tiny_image_encoder()
     pixels = processor(images=shop.items["image"], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        return model(pixel_values=pixels).last_hidden_state.flatten(1)  # (N, T, d) -> (N, T * d)
+        return model(pixel_values=pixels).last_hidden_state.mean((2, 3))  # (N, d, H, W) -> (N, d)
 
 
 def accuracy(inputs, values):
@@ -49,14 +49,14 @@ def accuracy(inputs, values):
 
 
 @pytest.mark.parametrize(
-    ("attribute", "least"), [("category", 0.9), ("colour", 0.6), ("pattern", 0.9)]
+    ("attribute", "least"), [("category", 0.85), ("colour", 0.7), ("pattern", 0.7)]
 )
 def test_what_a_picture_shows_can_be_read_off_its_tokens(shop, image_tokens, attribute, least):
     assert accuracy(image_tokens, shop.attributes[attribute]) > least
 
 
 @pytest.mark.parametrize(
-    ("attribute", "least"), [("category", 0.7), ("style", 0.45), ("finish", 0.5), ("brand", 0.7)]
+    ("attribute", "least"), [("category", 0.9), ("style", 0.85), ("finish", 0.7), ("brand", 0.9)]
 )
 def test_what_a_title_says_can_be_read_off_its_tokens(shop, text_tokens, attribute, least):
     assert accuracy(text_tokens, shop.attributes[attribute]) > least
@@ -97,7 +97,7 @@ def test_the_global_random_state_is_neither_read_nor_changed(build):
 def test_models_come_in_eval_mode_and_in_the_width_asked_for(build):
     model, _ = build(width=48)
     assert not model.training
-    assert model.config.hidden_size == 48
+    assert [p for p in model.parameters() if p.ndim == 1][-1].shape == (48,)
 
 
 @pytest.mark.parametrize("build", builders())
@@ -125,7 +125,7 @@ def test_padding_changes_no_token():
 def test_a_long_text_is_cut_when_asked():
     model, tokenizer = tiny_text_encoder(TEXTS)
     batch = tokenizer(["mug " * 100], return_tensors="pt", truncation=True)
-    assert model(**batch).last_hidden_state.shape == (1, 64, 32)
+    assert model(**batch).last_hidden_state.shape == (1, 64, 64)
 
 
 @pytest.mark.parametrize("texts", [[], [None], ["", "  "]])
@@ -144,13 +144,13 @@ def test_texts_that_are_none_are_named():
         tiny_text_encoder(["mug", 7])
 
 
-@pytest.mark.parametrize(("image_size", "tokens"), [(16, 2), (64, 17), (96, 37)])
-def test_pictures_of_any_size_and_mode_become_tokens(image_size, tokens):
+@pytest.mark.parametrize(("image_size", "side"), [(16, 1), (64, 4), (96, 6)])
+def test_pictures_of_any_size_become_a_feature_map(image_size, side):
     model, processor = tiny_image_encoder(image_size=image_size)
     pictures = [Image.new("RGB", (70, 30), "red"), Image.new("RGB", (20, 90), "blue")]
     pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     found = model(pixel_values=pixels).last_hidden_state
-    assert found.shape == (2, tokens, 32)
+    assert found.shape == (2, 64, side, side)
     assert not torch.allclose(found[0], found[1], atol=0.01)
 
 
@@ -181,10 +181,10 @@ def test_both_work_from_a_folder_as_any_pretrained_encoder_does(tmp_path):
 
 def test_extraction_takes_them_as_pairs():
     texts = extract_text_tokens(TEXTS, tiny_text_encoder(TEXTS), progress=False)
-    assert texts.tokens.shape == (3, 7, 32)  # [CLS] blue teapot , in stoneware [SEP]
+    assert texts.tokens.shape == (3, 7, 64)  # [CLS] blue teapot , in stoneware [SEP]
     assert texts.lengths.tolist() == [5, 7, 0]
     images = extract_image_tokens(
         [Image.new("RGB", (9, 9)), None], tiny_image_encoder(), progress=False
     )
-    assert images.tokens.shape == (2, 17, 32)
+    assert images.tokens.shape == (2, 17, 64)  # their mean, and 4 x 4 places
     assert images.lengths.tolist() == [17, 0]
