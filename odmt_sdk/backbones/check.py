@@ -11,7 +11,7 @@ from odmt_sdk.backbones.hidden_size import infer_hidden_size
 from odmt_sdk.backbones.probe_subject import Subject
 from odmt_sdk.backbones.probes import Answer, Level, Probe
 from odmt_sdk.backbones.registry import AdapterBuilder, adapt_backbone, is_adapted
-from odmt_sdk.backbones.trial import summary
+from odmt_sdk.backbones.trial import seeded, summary
 
 ANY_WIDTH = 8  # for a backbone that reads any
 DEFAULT_LENGTH = 50
@@ -140,13 +140,14 @@ def check_backbone(
     limit = max_seq_length or getattr(model, "max_seq_length", None)
     findings: list[Finding] = []
     for source, backbone in (towers or {"": model}).items():
-        adapted = adapt_backbone(
-            backbone,
-            hidden_size=hidden_size,
-            adapter=adapter,
-            forward_fn=forward_fn,
-            project=project,
-        )
+        with seeded(backbone if isinstance(backbone, nn.Module) else nn.Module()):
+            adapted = adapt_backbone(
+                backbone,
+                hidden_size=hidden_size,
+                adapter=adapter,
+                forward_fn=forward_fn,
+                project=project,
+            )
         subject = Subject(
             adapted,
             hidden_size=hidden_size or _width(adapted),

@@ -63,6 +63,11 @@ def settle_masks(trials: SignatureTrials, backbone: SignatureBackbone) -> Signat
                     f"{_say(chosen)} or as {_say(call)}, both hide the padding but give different "
                     f"results: {WAY_OUT}"
                 )
+        if len(good) > 1 and backbone.arguments.mask_by_place:
+            raise ValueError(
+                f"{trials.name} needs {_mask_name(backbone)}, which is no known name, and a mask "
+                f"in its place makes no difference, so it may be something else: {WAY_OUT}"
+            )
         if good:
             return backbone.called(next(iter(good)))
     raise ValueError(
@@ -144,8 +149,9 @@ def _padding_changes_nothing(trials: SignatureTrials, backbone: SignatureBackbon
 def _check_repeatable(trials: SignatureTrials, backbone: SignatureBackbone) -> None:
     """Nothing can be measured on a module that answers differently each time."""
     embeds, mask = trials.padded_rows(backbone.hidden_size or WIDTH_WITHOUT_WEIGHTS)
-    first, second = (trials.run(backbone, embeds, mask) for _ in range(2))
-    if first is None or second is None or not torch.equal(first.nan_to_num(), second.nan_to_num()):
+    runs = [trials.run(backbone, embeds, mask) for _ in range(2)]
+    first, second = (torch.zeros(0) if run is None else run.nan_to_num() for run in runs)
+    if first.shape != second.shape or differs(first, second, SAME_SHAPE):
         raise ValueError(
             f"{trials.name} does not give the same result twice, so what its argument "
             f"{_mask_name(backbone)!r} means cannot be measured: let it keep no state between "

@@ -103,6 +103,7 @@ def adapt_backbone(
             differ and `project` is not set.
 
     Examples:
+        >>> import torch
         >>> gru = adapt_backbone(nn.GRU(8, 8, batch_first=True))
         >>> gru(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.long)).shape
         torch.Size([2, 5, 8])

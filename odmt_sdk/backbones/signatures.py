@@ -34,6 +34,7 @@ class Arguments:
         positional: names and defaults of those that can only be passed by their position.
         optional: names of those that default to None.
         follows_protocol: whether the first two are embeddings and mask, and nothing else is needed.
+        mask_by_place: whether nothing but its place says that `mask` is one.
     """
 
     embeds: str
@@ -43,6 +44,7 @@ class Arguments:
     positional: tuple[tuple[str, Any], ...] = ()
     optional: frozenset[str] = frozenset()
     follows_protocol: bool = False
+    mask_by_place: bool = False
 
     def bind(self, values: dict[Role, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Arrange values for a call.
@@ -101,7 +103,7 @@ def read_arguments(function: Callable[..., Any], name: str) -> Arguments:
     unknown = [n for n in required if n in roles and roles[n] is None]
     padding = [n for n in masks if n not in causal]
     if not padding and not lengths and len(unknown) == 1:
-        padding = unknown  # what it takes is found out by trying it as a mask
+        padding = unknown  # whether it takes a mask is found out by trying
         unknown = []
     unknown += [n for n in required if roles.get(n) == "embeds"]  # another one
     for role, names in (("mask", padding), ("causal", causal), ("lengths", lengths)):
@@ -126,6 +128,7 @@ def read_arguments(function: Callable[..., Any], name: str) -> Arguments:
         ),
         optional=frozenset(p.name for p in parameters if p.default is None),
         follows_protocol=by_position[:2] == [embeds, found.get("mask")] and len(found) == 1,
+        mask_by_place=bool(padding) and roles[padding[0]] is None,
     )
 
 

@@ -206,7 +206,7 @@ class TestWhatIsMeasured:
     )
     def test_a_causal_mask(self, module, mask):
         adapted = adapt_backbone(module)
-        assert adapted.call == Call(mask=mask, causal=IGNORED)
+        assert (adapted.call.mask, adapted.call.causal) == (mask, IGNORED)  # either side will do
         changed = EMBEDS.clone()
         changed[:, 3:] = torch.randn(2, 2, D)
         before, after = adapted(EMBEDS, MASK), adapted(changed, MASK)
@@ -241,6 +241,21 @@ class TestWhatIsMeasured:
         )
         with pytest.raises(ValueError, match=message):
             adapt_backbone(Marks())
+
+    def test_an_unknown_argument_is_a_mask_only_if_it_acts_as_one(self):
+        class Acts(Ignored):
+            def forward(self, x, m):
+                return super().forward(x, m)
+
+        class DoesNot(Recurrent):
+            def forward(self, x, user):
+                return self.gru(x)[0]
+
+        assert adapt_backbone(Acts()).call.mask == IGNORED
+        with pytest.raises(
+            ValueError, match="DoesNot needs user, which is no known name, and a ma"
+        ):
+            adapt_backbone(DoesNot())
 
     def test_a_mask_that_never_hides_the_padding(self):
         class Mixes(nn.Module):
