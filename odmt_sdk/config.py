@@ -24,7 +24,13 @@ class ODMTConfig:
             choice), "mutual" lets every token see every other.
         dropout: probability used throughout the item encoder, 0 <= dropout < 1.
         layer_norm_eps: epsilon of the item encoder's layer norms.
+        prefix_augmentation: whether a backbone that returns only its last state trains on every
+            prefix of a sequence, which is the loss of a backbone that returns all states, at the
+            cost of reading every prefix; else on whole sequences only.
         share_backbone: one backbone for all sources in place of one each.
+        project_backbone: whether linear layers bridge a backbone width other than D.
+        allow_future: whether a backbone that reads later items is accepted; it is then shown the
+            items that it is to predict.
         teaching_graph: name of a registered teaching graph (who teaches whom).
         distillation_temperature: tau > 0 of the distillation loss.
         distillation_weight: weight of the distillation loss after its warm-up, >= 0; 0 turns
@@ -53,7 +59,10 @@ class ODMTConfig:
     id_visibility: IdVisibility = "one_way"
     dropout: float = 0.1
     layer_norm_eps: float = 1e-6
+    prefix_augmentation: bool = True
     share_backbone: bool = False
+    project_backbone: bool = False
+    allow_future: bool = False
     teaching_graph: str = "paper"
     distillation_temperature: float = 0.5
     distillation_weight: float = 1.0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -37,6 +38,7 @@ def fit(
     epochs: float = 40,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
+    backbone_learning_rate: float | None = None,
     warmup_steps: int = 200,
     weight_decay: float = 0.1,
     max_grad_norm: float = 5.0,
@@ -59,6 +61,7 @@ def fit(
         epochs: at most so many.
         batch_size: sequences per step and device, and histories scored at once.
         learning_rate: of AdamW, constant after the warm-up.
+        backbone_learning_rate: another one for the backbones, such as pretrained ones.
         warmup_steps: steps over which the learning rate rises from 0. Post-norm transformers need
             it: without it they tend to stay at recommending what is popular.
         weight_decay: of AdamW.
@@ -115,12 +118,19 @@ def fit(
         "seed": seed,
         **training_arguments,
     }
+    optimizer = None
+    if backbone_learning_rate is not None:
+        groups = model.parameter_groups(
+            learning_rate=learning_rate, backbone_learning_rate=backbone_learning_rate
+        )
+        optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
     trainer = ODMTTrainer(
         model=model,
         args=TrainingArguments(output_dir=str(output_dir), **settings),
         train_dataset=split.train,
         eval_dataset=split.validation,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=patience)],
+        optimizers=(optimizer, None),
         k=k,
     )
     resumable = resume and Path(output_dir).is_dir() and get_last_checkpoint(str(output_dir))

@@ -4,13 +4,15 @@ Letters: B users, L slots of a sequence, U distinct items, N items, D hidden siz
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
 
-from odmt_sdk.backbones.hidden_size import infer_hidden_size
+from odmt_sdk.backbones.id_lookup import IdLookupBackbone
 from odmt_sdk.backbones.per_source import SourceBackbones
+from odmt_sdk.backbones.registry import unwrap_backbone
+from odmt_sdk.backbones.template import BackboneTemplate
 from odmt_sdk.config import ODMTConfig, check_heads
 from odmt_sdk.items.features import ItemFeatures
 from odmt_sdk.items.fusion import ItemEmbedder, build_item_encoder
@@ -26,32 +28,30 @@ class SourceTowers(nn.Module):
     `ODMTWrapper` adds the training loss, recommending and saving.
 
     Args:
-        backbone: module `(inputs_embeds (B, L, D), attention_mask (B, L)) -> (B, L, D)`, causal.
+        template: makes the backbones.
         config: settings.
-        hidden_size: D; None = `config.hidden_size`, else the backbone's own.
 
     Raises:
-        ValueError: if the hidden size cannot be told, or does not fit.
+        ValueError: if the hidden size does not fit.
     """
 
     item_log_probability: torch.Tensor
 
-    def __init__(
-        self, backbone: nn.Module, config: ODMTConfig, *, hidden_size: int | None = None
-    ) -> None:
+    def __init__(self, template: BackboneTemplate, config: ODMTConfig) -> None:
         super().__init__()
         self.config = config
-        self.hidden_size = hidden_size or config.hidden_size or infer_hidden_size(backbone)
+        self.hidden_size = template.hidden_size
         if config.fusion == "odmt":
             check_heads(self.hidden_size, config.num_heads)
-        self.max_seq_length = config.max_seq_length or int(
-            getattr(backbone, "max_seq_length", None) or DEFAULT_MAX_SEQ_LENGTH
+        self.max_seq_length = (
+            config.max_seq_length or template.max_seq_length or DEFAULT_MAX_SEQ_LENGTH
         )
+        self.backbone_name = template.name
         self.vocabulary: ItemVocabulary | None = None
         self.item_features: ItemFeatures | None = None
         self.item_encoder: nn.Module | None = None
         self.backbones: SourceBackbones | None = None
-        self._template = (backbone,)  # in a tuple, so that it is no sub-module
+        self._template: BackboneTemplate | None = template
         self._catalogue = CatalogueCache()
 
     def set_items(
@@ -90,15 +90,16 @@ class SourceTowers(nn.Module):
 
     def _build(self, vocabulary: ItemVocabulary, widths: Mapping[str, int]) -> None:
         """Make item encoder and backbones, on the device and with the type of the user's model."""
-        (backbone,) = self._template
-        like = next(backbone.parameters(), torch.empty(0))
-        like = like if like.is_floating_point() else like.float()
+        template = cast(BackboneTemplate, self._template)
         encoder = build_item_encoder(self.config, len(vocabulary), self.hidden_size, widths)
+        sources = cast(ItemEmbedder, encoder).sources
+        made = template.make(sources, share=self.config.share_backbone)
+        self._template = None  # the user's own object is needed no more
+        self.backbones = SourceBackbones(made)
         self.vocabulary, self._widths = vocabulary, dict(widths)
-        self.item_encoder = encoder.to(device=like.device, dtype=like.dtype)
-        self.backbones = SourceBackbones(backbone, self.sources, share=self.config.share_backbone)
+        self.item_encoder = encoder.to(device=template.like.device, dtype=template.like.dtype)
         self.register_buffer(
-            "item_log_probability", torch.zeros(len(vocabulary) + 1, device=like.device)
+            "item_log_probability", torch.zeros(len(vocabulary) + 1, device=template.like.device)
         )
 
     def _items(self) -> tuple[ItemVocabulary, ItemEmbedder, SourceBackbones]:
@@ -121,6 +122,75 @@ class SourceTowers(nn.Module):
         if self.item_encoder is None:
             self._items()
         return cast(ItemEmbedder, self.item_encoder).sources
+
+    def unwrap_backbone(self, source: str = "id") -> nn.Module:
+        """Take the backbone of a source out again, trained.
+
+        Args:
+            source: one of `sources`.
+
+        Returns:
+            A module of the user's own class, without any adapter. A model that looks item ids up in
+            a table of its own gets this source's item embeddings as that table, by rows of
+            `vocabulary`. All others are the very modules of this model, not copies; models of
+            transformers are without their token embedding and head.
+
+        Raises:
+            ValueError: if the model has no items, or the source is unknown.
+        """
+        _, _, backbones = self._items()
+        if source not in self.sources:
+            raise ValueError(f"source={source!r} is unknown; known are {list(self.sources)}")
+        backbone = backbones.of(source)
+        if isinstance(backbone, IdLookupBackbone):
+            return backbone.unwrap(self.encode_catalogue()[source])
+        return unwrap_backbone(backbone)
+
+    def freeze_backbones(self, frozen: bool = True) -> Self:
+        """Keep the weights of the user's modules as they are while training.
+
+        Call it before making an optimizer. Linear layers of `project_backbone` stay trained.
+
+        Args:
+            frozen: False lets them be trained again.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: if the model has no items.
+        """
+        _, _, backbones = self._items()
+        for backbone in backbones.by_source.values():
+            unwrap_backbone(backbone).requires_grad_(not frozen)
+        return self
+
+    def parameter_groups(
+        self, *, learning_rate: float, backbone_learning_rate: float
+    ) -> list[dict[str, Any]]:
+        """Parameters for an optimizer, with a learning rate of their own for the backbones.
+
+        Args:
+            learning_rate: of the item encoder.
+            backbone_learning_rate: of the backbones.
+
+        Returns:
+            Two groups, without parameters that are frozen.
+
+        Raises:
+            ValueError: if the model has no items.
+
+        Examples:
+            >>> groups = model.parameter_groups(                                # doctest: +SKIP
+            ...     learning_rate=1e-3, backbone_learning_rate=1e-5)
+            >>> torch.optim.AdamW(groups)                                       # doctest: +SKIP
+        """
+        _, encoder, backbones = self._items()
+        parts = ((cast(nn.Module, encoder), learning_rate), (backbones, backbone_learning_rate))
+        return [
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
+            for part, rate in parts
+        ]
 
     def encode_items(self, item_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """Encode items from their IDs and content.
@@ -189,12 +259,13 @@ class SourceTowers(nn.Module):
             distinct, columns = torch.unique(item_ids, return_inverse=True)
             item_embeddings = self.encode_items(distinct)
         positions = torch.arange(item_ids.shape[1], device=item_ids.device)
-        last = (positions * mask).argmax(1)  # (B, L) -> (B,)
-        users = torch.arange(len(item_ids), device=item_ids.device)
+        last = (positions * mask).argmax(1, keepdim=True)  # (B, L) -> (B, 1)
         encoded = {}
         for source in encoder.sources:
             inputs = item_embeddings[source][columns] * mask[..., None]  # (B, L, D)
-            encoded[source] = backbones(inputs, mask.long(), source)[users, last]
+            encoded[source] = backbones(
+                inputs, mask.long(), source, item_ids=item_ids * mask, read=positions == last
+            )
         return encoded
 
     @property

@@ -5,13 +5,15 @@ S sources, D hidden size.
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
 
+from odmt_sdk.backbones.registry import AdapterBuilder
+from odmt_sdk.backbones.template import BackboneTemplate
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.errors import AdapterError
 from odmt_sdk.hub.pretrained import Pretrained, join_features, load, save
@@ -37,15 +39,26 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
     for `set_items`; call it before making an optimizer.
 
     Args:
-        backbone: module `(inputs_embeds (B, L, D), attention_mask (B, L)) -> (B, L, D)`, causal.
+        backbone: a causal sequence model of almost any interface, see "Bring your backbone" in the
+            documentation; a function without arguments that makes one; or a mapping from each
+            source to its own.
         item_features: content tokens of the catalogue, and its item ids.
         config: settings; None = `ODMTConfig()`.
         vocabulary: the item ids, where there are no features.
         hidden_size: D; None = `config.hidden_size`, else the backbone's own.
+        adapter: name of a registered adapter, or a function `(backbone, hidden_size) -> module`,
+            in place of the one found by itself.
+        forward_fn: `(backbone, inputs_embeds (B, L, D), attention_mask (B, L)) -> (B, L, D)`, which
+            calls the backbone as it wants to be called.
+        fresh_copies: every source's copy of the backbone draws new weights in place of starting
+            from those passed in.
+        check: whether to try the backbone on a tiny batch first, as `check_backbone` does; what
+            makes it useless is raised, the rest are warnings.
 
     Raises:
-        TypeError: if the backbone is no `nn.Module`.
-        ValueError: if the hidden size cannot be told, or does not fit.
+        TypeError: if the backbone cannot be called.
+        ValueError: if it cannot be told how to call it, or `check` finds an error, or the hidden
+            size cannot be told or does not fit.
 
     Source: https://arxiv.org/abs/2308.04067.
 
@@ -60,19 +73,31 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         item_features: ItemFeatures | None = None,
         config: ODMTConfig | None = None,
         *,
         vocabulary: ItemVocabulary | Iterable[Hashable] | None = None,
         hidden_size: int | None = None,
+        adapter: str | AdapterBuilder | None = None,
+        forward_fn: Callable[..., Any] | None = None,
+        fresh_copies: bool = False,
+        check: bool = True,
     ) -> None:
-        if not isinstance(backbone, nn.Module):
-            raise TypeError(
-                f"backbone must be a torch.nn.Module, got {type(backbone).__name__}: pass an "
-                "instance, such as SASRec(hidden_size=64)"
+        config = config or ODMTConfig()
+        template = BackboneTemplate(
+            backbone,
+            hidden_size=hidden_size or config.hidden_size,
+            adapter=adapter,
+            forward_fn=forward_fn,
+            project=config.project_backbone,
+            fresh_copies=fresh_copies,
+        )
+        super().__init__(template, config)
+        if check:
+            template.check(
+                max_seq_length=self.max_seq_length, allow_future=config.allow_future, stacklevel=2
             )
-        super().__init__(backbone, config or ODMTConfig(), hidden_size=hidden_size)
         self.teaching_graph = self.config.teaching_graph
         self.distillation_temperature = self.config.distillation_temperature
         self.distillation_weight = self.config.distillation_weight
@@ -129,12 +154,19 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
         """
         _, encoder, backbones = self._items()
         item_ids, mask = self._check_sequences(item_ids, attention_mask, self.max_seq_length + 1)
-        candidates = in_batch_candidates(item_ids, mask)
+        last_only = backbones.last_only and not self.config.prefix_augmentation
+        candidates = in_batch_candidates(item_ids, mask, last_only=last_only)
         items = self.encode_items(candidates.item_ids)
         logits = {}
         for source in encoder.sources:
             inputs = items[source][candidates.columns[:, :-1]] * mask[:, :-1, None]  # (B, L - 1, D)
-            hidden = backbones(inputs, mask[:, :-1].long(), source)[candidates.valid]  # (P, D)
+            hidden = backbones(  # (P, D)
+                inputs,
+                mask[:, :-1].long(),
+                source,
+                item_ids=item_ids[:, :-1] * mask[:, :-1],
+                read=candidates.valid,
+            )
             logits[source] = hidden @ items[source].T  # (P, U)
             if self.config.logq_correction:
                 logits[source] = logits[source] - self.item_log_probability[candidates.item_ids]
@@ -206,13 +238,12 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
         config = dataclasses.replace(
             self.config, hidden_size=self.hidden_size, max_seq_length=self.max_seq_length
         )
-        (backbone,) = self._template
         return save(
             path,
             Pretrained(
                 config,
                 self._widths,
-                type(backbone).__name__,
+                self.backbone_name,
                 self.state_dict(),
                 self.vocabulary,
                 self.encode_catalogue(),
@@ -223,16 +254,21 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
     def from_pretrained(
         cls,
         path: str | Path,
-        backbone: nn.Module,
+        backbone: Any,
         item_features: ItemFeatures | None = None,
+        *,
+        adapter: str | AdapterBuilder | None = None,
+        forward_fn: Callable[..., Any] | None = None,
     ) -> Self:
         """Load an adapter.
 
         Args:
             path: a folder written by `save_pretrained`.
-            backbone: a module like the one that was wrapped; its weights are taken from the folder.
+            backbone: like the one that was wrapped; its weights are taken from the folder.
             item_features: content tokens, joined to the saved items by id; without them the model
                 recommends from its saved item embeddings, but cannot be trained.
+            adapter: as when it was wrapped.
+            forward_fn: as when it was wrapped.
 
         Returns:
             The model, in eval mode.
@@ -244,7 +280,9 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
         saved = load(path)
         features = None if item_features is None else join_features(saved, item_features)
         try:
-            model = cls(backbone, config=saved.config)
+            model = cls(
+                backbone, config=saved.config, adapter=adapter, forward_fn=forward_fn, check=False
+            )
             model._build(saved.vocabulary, saved.widths)
         except (TypeError, ValueError, RuntimeError) as error:
             raise AdapterError(f"cannot load the adapter in {str(path)!r}: {error}") from error
@@ -252,7 +290,7 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
             saved.weights,
             model.state_dict(),
             saved_backbone=saved.backbone,
-            backbone=type(backbone).__name__,
+            backbone=model.backbone_name,
         )
         model.load_state_dict(saved.weights)
         model.item_features = features

@@ -147,18 +147,31 @@ class TestHiddenSize:
             ODMTWrapper(MyModel(8), config=ODMTConfig(num_heads=3))
 
 
-def test_a_backbone_must_be_a_module():
-    with pytest.raises(TypeError, match="backbone must be a torch.nn.Module, got type"):
-        ODMTWrapper(MyModel, toy_features())
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (MyModel, r"backbone is the class MyModel, pass an instance: MyModel\(...\)"),
+        (7, "backbone must be a torch.nn.Module or another callable, got int"),
+        (lambda: 7, "without arguments, .* but it returned int: return a torch.nn.Module"),
+        ({"id": 7}, "backbone must be a torch.nn.Module or another callable, got int"),
+    ],
+)
+def test_a_backbone_must_be_a_module(backbone, message):
+    with pytest.raises(TypeError, match=message):
+        ODMTWrapper(backbone, toy_features())
 
 
 def test_a_backbone_must_keep_the_shape():
-    class Last(MyModel):
+    class Shorter(MyModel):
         def forward(self, inputs_embeds, attention_mask):
-            return super().forward(inputs_embeds, attention_mask)[:, -1]
+            return super().forward(inputs_embeds, attention_mask)[:, 1:]
 
-    model = ODMTWrapper(Last(), toy_features(), hidden_size=8)
-    with pytest.raises(ValueError, match=r"Last returned \(1, 8\) for inputs_embeds of shape"):
+    with pytest.raises(ValueError, match="Shorter"):
+        ODMTWrapper(Shorter(), toy_features(), hidden_size=8)
+    model = ODMTWrapper(
+        Shorter(), toy_features(), hidden_size=8, check=False, adapter=lambda module, _: module
+    )
+    with pytest.raises(ValueError, match=r"Shorter returned \(1, 1, 8\) for inputs_embeds of"):
         model(torch.tensor([[1, 2, 3]]))
 
 

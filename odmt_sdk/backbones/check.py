@@ -1,5 +1,6 @@
 """`check_backbone`: whether a backbone can be trained and served, in plain words."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,31 +136,72 @@ def check_backbone(
         >>> [finding.name for finding in report.errors]
         ['causal']
     """
-    towers = _towers(model)
-    hidden_size = hidden_size or (towers and getattr(model, "hidden_size", None)) or None
+    name = getattr(model, "__name__", type(model).__name__)
     limit = max_seq_length or getattr(model, "max_seq_length", None)
-    findings: list[Finding] = []
-    for source, backbone in (towers or {"": model}).items():
-        with seeded(backbone if isinstance(backbone, nn.Module) else nn.Module()):
-            adapted = adapt_backbone(
+    towers = _towers(model)
+    if towers:
+        reports = {
+            source: check_adapted(
                 backbone,
-                hidden_size=hidden_size,
-                adapter=adapter,
-                forward_fn=forward_fn,
-                project=project,
+                name,
+                hidden_size=hidden_size or model.hidden_size,
+                max_seq_length=limit,
+                allow_future=allow_future,
             )
-        subject = Subject(
-            adapted,
-            hidden_size=hidden_size or _width(adapted),
-            max_seq_length=limit or getattr(adapted, "max_seq_length", None) or DEFAULT_LENGTH,
-            allow_future=allow_future,
+            for source, backbone in towers.items()
+        }
+        if len(reports) == 1:
+            return next(iter(reports.values()))
+        findings = (
+            dataclasses.replace(finding, name=f"{source}: {finding.name}")
+            for source, report in reports.items()
+            for finding in report.findings
         )
-        prefix = f"{source}: " if len(towers) > 1 else ""
-        findings += [
-            Finding(prefix + name, answer.level, answer.message, answer.cause)
-            for name, answer in _ask(subject).items()
-        ]
-    return BackboneReport(getattr(model, "__name__", type(model).__name__), tuple(findings))
+        return BackboneReport(name, tuple(findings))
+    with seeded(model if isinstance(model, nn.Module) else nn.Module()):
+        adapted = adapt_backbone(
+            model,
+            hidden_size=hidden_size,
+            adapter=adapter,
+            forward_fn=forward_fn,
+            project=project,
+        )
+    return check_adapted(
+        adapted, name, hidden_size=hidden_size, max_seq_length=limit, allow_future=allow_future
+    )
+
+
+def check_adapted(
+    adapted: nn.Module,
+    name: str,
+    *,
+    hidden_size: int | None,
+    max_seq_length: int | None,
+    allow_future: bool,
+) -> BackboneReport:
+    """Measure a backbone that is adapted already.
+
+    Args:
+        adapted: from `adapt_backbone`; a copy is measured.
+        name: what the user calls it.
+        hidden_size: as in `check_backbone`.
+        max_seq_length: as in `check_backbone`.
+        allow_future: as in `check_backbone`.
+
+    Returns:
+        The report.
+    """
+    subject = Subject(
+        adapted,
+        hidden_size=hidden_size or _width(adapted),
+        max_seq_length=max_seq_length or getattr(adapted, "max_seq_length", None) or DEFAULT_LENGTH,
+        allow_future=allow_future,
+    )
+    findings = (
+        Finding(question, answer.level, answer.message, answer.cause)
+        for question, answer in _ask(subject).items()
+    )
+    return BackboneReport(name, tuple(findings))
 
 
 def _ask(subject: Subject) -> dict[str, Answer]:

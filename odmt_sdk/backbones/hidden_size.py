@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from odmt_sdk.backbones.adapter import BackboneAdapter
+
 NAMES = ("hidden_size", "d_model", "embed_dim", "embedding_size", "n_embd", "hidden_dim", "dim")
 TRIED_WIDTHS = 32
 
@@ -22,6 +24,9 @@ def infer_hidden_size(backbone: nn.Module) -> int:
     Raises:
         ValueError: if no width passes, or several do; the way out is `hidden_size=`.
     """
+    stated = getattr(backbone, "hidden_size", None)
+    if isinstance(backbone, BackboneAdapter) and stated is not None:
+        return int(stated)
     failures: dict[int, Exception] = {}
     for owner in (backbone, getattr(backbone, "config", None)):
         for name in NAMES:

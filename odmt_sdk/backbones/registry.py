@@ -202,7 +202,8 @@ def _fit_width(
     same = f"hidden_size={reads}, or " if reads == returns else ""
     raise ValueError(
         f"{name} reads {reads} values per item and returns {returns}, the item embeddings have "
-        f"{wanted}: pass {same}project=True for linear layers that bridge the difference"
+        f"{wanted}: pass {same}project=True (ODMTConfig(project_backbone=True) when wrapping) for "
+        "linear layers that bridge the difference"
     )
 
 

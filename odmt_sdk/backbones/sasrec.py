@@ -55,6 +55,10 @@ class SASRec(nn.Module):
             PostNormBlock(hidden_size, num_heads, dropout=dropout, layer_norm_eps=layer_norm_eps)
             for _ in range(num_layers)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights: Xavier-normal, zeros for biases."""
         self.apply(init_weights)
 
     def forward(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -33,12 +33,15 @@ class InBatchCandidates(NamedTuple):
     log_multiplicity: torch.Tensor
 
 
-def in_batch_candidates(item_ids: torch.Tensor, attention_mask: torch.Tensor) -> InBatchCandidates:
+def in_batch_candidates(
+    item_ids: torch.Tensor, attention_mask: torch.Tensor, *, last_only: bool = False
+) -> InBatchCandidates:
     """Find the candidates of a batch.
 
     Args:
         item_ids: (B, L) rows.
         attention_mask: boolean (B, L), True = real.
+        last_only: take only the last item of each sequence as a label; all stay candidates.
 
     Returns:
         The candidates.
@@ -54,6 +57,8 @@ def in_batch_candidates(item_ids: torch.Tensor, attention_mask: torch.Tensor) ->
     columns = torch.zeros_like(item_ids)
     columns[attention_mask] = inverse
     valid = attention_mask[:, :-1] & attention_mask[:, 1:]
+    if last_only:
+        valid = valid & (valid.flip(1).cumsum(1).flip(1) == 1)  # the last True of every row
     user = valid.nonzero()[:, 0]  # (P,)
     labels = columns[:, 1:][valid]  # (B, L - 1) -> (P,)
 
