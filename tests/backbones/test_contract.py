@@ -5,8 +5,10 @@ Letters: B users, L positions, D hidden size.
 
 import copy
 import functools
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +33,16 @@ from transformers import (
 )
 
 from odmt_sdk.backbones.check import check_backbone
+from odmt_sdk.backbones.gru4rec import GRU4Rec
+from odmt_sdk.backbones.hstu import HSTU
+from odmt_sdk.backbones.mamba import Mamba2
+from odmt_sdk.backbones.nextitnet import NextItNet
 from odmt_sdk.backbones.registry import adapt_backbone
 from odmt_sdk.backbones.sasrec import SASRec
+
+_spec = importlib.util.spec_from_file_location("id_models", Path(__file__).parent / "id_models.py")
+id_models: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(id_models)
 
 D, LONGEST = 16, 8
 
@@ -156,6 +166,12 @@ def _encoder_layer(**options):
 
 CASES = {
     "SASRec": Case(lambda: SASRec(D, dropout=0.0, max_seq_length=LONGEST)),
+    "GRU4Rec": Case(lambda: GRU4Rec(D, dropout=0.0)),
+    "NextItNet": Case(lambda: NextItNet(D, dropout=0.0)),
+    "HSTU": Case(lambda: HSTU(D, dropout=0.0, max_seq_length=LONGEST)),
+    "Mamba2": Case(lambda: Mamba2(D, dropout=0.0)),
+    "id-only, last state": Case(lambda: id_models.GRURecommender(20, D)),
+    "id-only, all states": Case(lambda: id_models.DilatedRecommender(20, D)),
     "GRU": Case(lambda: nn.GRU(D, D, num_layers=2)),
     "LSTM, batch first": Case(lambda: nn.LSTM(D, 24, proj_size=D, batch_first=True)),
     "RNN": Case(lambda: nn.RNN(D, D)),
