@@ -43,7 +43,7 @@ def tiny_text_encoder(
         TypeError: if `texts` is a single string, or holds something else than strings and None.
         ValueError: if there is no word in the texts, or `width` is no multiple of 8.
 
-    Example:
+    Examples:
         >>> model, tokenizer = tiny_text_encoder(["a red mug", "a blue teapot"])
         >>> batch = tokenizer(["a blue mug"], return_tensors="pt")
         >>> model(**batch).last_hidden_state.shape  # [CLS] a blue mug [SEP]
@@ -88,7 +88,7 @@ def tiny_image_encoder(
     Raises:
         ValueError: if `width` is no multiple of 8, or `image_size` none of 16.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> model, processor = tiny_image_encoder()
         >>> pixels = processor(images=[Image.new("RGB", (80, 60))], return_tensors="pt")
