@@ -94,6 +94,10 @@ class ItemEncoder(nn.Module):
             nn.init.normal_(token, std=hidden_size**-0.5)
         with torch.no_grad():
             self.id_embedding.weight[0] = 0
+            # Item embeddings of about unit length, so that the first scores are small: from large
+            # random ones training goes to recommending what is popular, and hardly away from it.
+            for head in self.heads.values():
+                cast(nn.Sequential, head)[-1].weight.mul_((2 / hidden_size) ** 0.5)
 
     def forward(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
