@@ -65,7 +65,7 @@ def make(draw) -> ODMTWrapper:
     return model.set_item_popularity(torch.randint(1, 20, (N + 1,)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_losses_and_gradients_are_those_of_the_twin(data):
     model = make(data.draw)
