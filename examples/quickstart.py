@@ -35,7 +35,7 @@ CONFIG = ODMTConfig(dropout=0.05, distillation_weight=0.2)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
-    parser.add_argument("--epochs", type=int, default=45)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     started = time.time()
@@ -71,9 +71,9 @@ def main() -> None:
             patience=arguments.epochs,
             seed=arguments.seed,
             eval_strategy="steps",
-            eval_steps=150,
+            eval_steps=200,
             save_strategy="steps",
-            save_steps=150,
+            save_steps=200,
         ).test
 
     def backbone(dropout: float) -> SASRec:
