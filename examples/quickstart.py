@@ -26,8 +26,8 @@ from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
 
 HIDDEN_SIZE, MAX_SEQ_LENGTH = 32, 12
 # Both tuned on the validation targets: the bare model over dropout 0.1, 0.2, ..., 0.5, the wrapped
-# one over dropout 0, 0.1 and 0.2 of the backbone, 0 and 0.05 of the item encoder, and a distillation
-# weight of 0 and 0.2. Alone, the backbone needs more dropout, or it learns its sequences by heart.
+# one over dropout 0, 0.1 and 0.2 of the backbone, 0 and 0.05 of the item encoder, and distillation
+# weights of 0 and 0.2. Alone, the backbone needs more dropout, or it learns its sequences by heart.
 BARE_DROPOUT, WRAPPED_DROPOUT = 0.4, 0.1
 CONFIG = ODMTConfig(dropout=0.05, distillation_weight=0.2)
 

@@ -40,6 +40,11 @@ class ODMTConfig:
         detach_teacher: whether teachers receive no gradient from their students.
         logq_correction: whether the log-popularity of a candidate is subtracted from its logit
             while training.
+        item_chunk_size: train on so many items at a time, whose inner states are computed again
+            for the gradient: the same numbers in less memory and more time. None = all at once.
+        loss_chunk_size: the same for the loss, so many positions at a time.
+        gather_candidates: whether the items of all processes of a distributed run are candidates,
+            so that many devices train as one on a large batch.
 
     Raises:
         ValueError: if a value breaks the rule stated for it.
@@ -69,12 +74,19 @@ class ODMTConfig:
     distillation_warmup_epochs: float = 50.0
     detach_teacher: bool = False
     logq_correction: bool = True
+    item_chunk_size: int | None = None
+    loss_chunk_size: int | None = None
+    gather_candidates: bool = False
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "max_seq_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1, or None to ask the backbone")
+        for name in ("item_chunk_size", "loss_chunk_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1, or None for all at once")
         for name in ("num_layers", "num_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -15,7 +15,8 @@ class ODMTOutput(ModelOutput):
         loss: scalar, ready for `backward()`.
         losses: each part of the loss by name: "cross_entropy/<source>" and
             "distillation/<student>" before their weight, and "distillation_weight".
-        logits: source -> (P, U), corrected by log-popularity where that is on.
+        logits: source -> (P, U), corrected by log-popularity where that is on; empty where
+            `loss_chunk_size` cuts the loss into chunks.
         labels: (P,) column of the next item in `logits`.
         candidate_ids: (U,) row of the item that each column of `logits` stands for.
 

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from odmt_sdk.backbones.id_lookup import IdLookupBackbone
 from odmt_sdk.backbones.per_source import SourceBackbones
@@ -204,6 +205,16 @@ class SourceTowers(nn.Module):
         Raises:
             ValueError: if the model has no items, or their features were not loaded.
         """
+        chunk = self.config.item_chunk_size
+        if chunk is None or len(item_ids) <= chunk or not torch.is_grad_enabled():
+            return self._encode_items(item_ids)
+        parts = [
+            checkpoint(self._encode_items, ids, use_reentrant=False)
+            for ids in item_ids.split(chunk)
+        ]
+        return {source: torch.cat([part[source] for part in parts]) for source in parts[0]}
+
+    def _encode_items(self, item_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         _, encoder, _ = self._items()
         if not encoder.modalities:
             return encoder(item_ids)

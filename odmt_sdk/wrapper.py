@@ -5,12 +5,13 @@ S sources, D hidden size.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from odmt_sdk.backbones.registry import AdapterBuilder
 from odmt_sdk.backbones.template import BackboneTemplate
@@ -19,10 +20,16 @@ from odmt_sdk.errors import AdapterError
 from odmt_sdk.hub.pretrained import Pretrained, join_features, load, save
 from odmt_sdk.hub.weights import check_weights
 from odmt_sdk.items.features import ItemFeatures
-from odmt_sdk.losses.in_batch import in_batch_candidates
+from odmt_sdk.losses.gathering import gather_candidates, gather_sequences, own_sequences
+from odmt_sdk.losses.in_batch import (
+    InBatchCandidates,
+    distinct_items,
+    in_batch_candidates,
+)
 from odmt_sdk.losses.mixin import OnlineDistillationMixin
 from odmt_sdk.losses.popularity import log_probability
 from odmt_sdk.outputs import ODMTOutput, Recommendations
+from odmt_sdk.processes import is_distributed
 from odmt_sdk.retrieval.recommend import recommend
 from odmt_sdk.towers import SourceTowers
 from odmt_sdk.vocabulary import ItemVocabulary
@@ -155,31 +162,85 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
         _, encoder, backbones = self._items()
         item_ids, mask = self._check_sequences(item_ids, attention_mask, self.max_seq_length + 1)
         last_only = backbones.last_only and not self.config.prefix_augmentation
-        candidates = in_batch_candidates(item_ids, mask, last_only=last_only)
-        items = self.encode_items(candidates.item_ids)
-        logits = {}
+        scale: float | torch.Tensor = 1.0
+        if self.config.gather_candidates and is_distributed():
+            sequences = gather_sequences(item_ids, mask)
+            own_items = self.encode_items(distinct_items(item_ids, mask))
+            candidates, items, scale = gather_candidates(sequences, own_items, last_only=last_only)
+            item_ids, mask = own_sequences(sequences)
+        else:
+            candidates = in_batch_candidates(item_ids, mask, last_only=last_only)
+            items = self.encode_items(candidates.item_ids)
+        hidden = {}
         for source in encoder.sources:
             inputs = items[source][candidates.columns[:, :-1]] * mask[:, :-1, None]  # (B, L - 1, D)
-            hidden = backbones(  # (P, D)
+            hidden[source] = backbones(  # (P, D)
                 inputs,
                 mask[:, :-1].long(),
                 source,
                 item_ids=item_ids[:, :-1] * mask[:, :-1],
                 read=candidates.valid,
             )
-            logits[source] = hidden @ items[source].T  # (P, U)
-            if self.config.logq_correction:
-                logits[source] = logits[source] - self.item_log_probability[candidates.item_ids]
-        loss, parts = self.online_distillation_loss(
-            logits, candidates.labels, epoch=epoch, log_multiplicity=candidates.log_multiplicity
-        )
+        chunk = self.config.loss_chunk_size
+        if chunk is None or len(candidates.labels) <= chunk:
+            loss, parts, logits = self._loss(hidden, items, candidates, epoch)
+        else:
+            loss, parts = self._loss_in_chunks(hidden, items, candidates, epoch, chunk)
+            logits = {}
         return ODMTOutput(
-            loss=loss,
+            loss=loss * scale,
             losses=parts,
             logits=logits,
             labels=candidates.labels,
             candidate_ids=candidates.item_ids,
         )
+
+    def _loss(
+        self,
+        hidden: Mapping[str, torch.Tensor],
+        items: Mapping[str, torch.Tensor],
+        candidates: InBatchCandidates,
+        epoch: float,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Loss, its parts and the logits (P, U) of states (P, D) against items (U, D)."""
+        logits = {source: states @ items[source].T for source, states in hidden.items()}
+        if self.config.logq_correction:
+            log_q = self.item_log_probability[candidates.item_ids]
+            logits = {source: values - log_q for source, values in logits.items()}
+        loss, parts = self.online_distillation_loss(
+            logits, candidates.labels, epoch=epoch, log_multiplicity=candidates.log_multiplicity
+        )
+        return loss, parts, logits
+
+    def _loss_in_chunks(
+        self,
+        hidden: Mapping[str, torch.Tensor],
+        items: Mapping[str, torch.Tensor],
+        candidates: InBatchCandidates,
+        epoch: float,
+        size: int,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """`_loss` of so many positions at a time, whose logits are computed again for gradients."""
+
+        def of_chunk(start: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            rows = slice(start, start + size)
+            chunk = candidates._replace(
+                labels=candidates.labels[rows], log_multiplicity=candidates.log_multiplicity[rows]
+            )
+            states = {source: values[rows] for source, values in hidden.items()}
+            loss, parts, _ = self._loss(states, items, chunk, epoch)
+            share = len(chunk.labels) / len(candidates.labels)
+            return loss * share, {name: value.detach() * share for name, value in parts.items()}
+
+        found = [
+            checkpoint(of_chunk, start, use_reentrant=False)
+            for start in range(0, len(candidates.labels), size)
+        ]
+        losses, parts = zip(*found, strict=True)
+        names = parts[0]
+        return torch.stack(losses).sum(), {
+            name: torch.stack([part[name] for part in parts]).sum() for name in names
+        }
 
     def recommend(
         self,

@@ -25,7 +25,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"towers", "training"}),
     frozenset({"evaluation", "retrieval", "hub", "figures"}),
     frozenset({"items", "backbones", "losses", "data"}),
-    frozenset({"config", "outputs", "errors", "vocabulary", "tables", "scoring", "transformer"}),
+    frozenset(
+        {
+            "config",
+            "errors",
+            "outputs",
+            "processes",
+            "scoring",
+            "tables",
+            "transformer",
+            "vocabulary",
+        }
+    ),
 )
 MAX_LINES = 400
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}

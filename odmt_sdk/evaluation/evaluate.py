@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from odmt_sdk.data.collator import SequenceCollator
 from odmt_sdk.evaluation.metrics import ranking_metrics
 from odmt_sdk.evaluation.ranks import target_ranks
+from odmt_sdk.processes import gather_shares, is_distributed, own_share
 from odmt_sdk.scoring import fused_vectors, score_type
 
 FUSED = "fused"
@@ -65,6 +66,7 @@ def evaluate(
     exclude_seen: bool = True,
     per_source: bool = True,
     progress: bool = True,
+    distributed: bool = False,
 ) -> dict[str, float]:
     """Measure how well a model ranks each user's next item among all items.
 
@@ -79,6 +81,8 @@ def evaluate(
         exclude_seen: leave out the items each user has seen, the target excepted.
         per_source: also measure each source by itself.
         progress: show a bar when it takes more than a few seconds.
+        distributed: share the users among the processes of a `torch.distributed` run, all of which
+            must call this; every one gets the result for all users.
 
     Returns:
         "hit_rate@10", "recall@10", "ndcg@10", "mrr@10", ... of the mean of the sources' scores,
@@ -104,6 +108,7 @@ def evaluate(
         exclude_seen=exclude_seen,
         per_source=per_source,
         progress=progress,
+        distributed=distributed,
     )
     metrics = ranking_metrics(ranks.pop(FUSED), k)
     for source, source_ranks in ranks.items():
@@ -120,6 +125,7 @@ def rank_targets(
     exclude_seen: bool = True,
     per_source: bool = True,
     progress: bool = True,
+    distributed: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Rank each user's target among all items.
 
@@ -130,6 +136,8 @@ def rank_targets(
         exclude_seen: leave out the items each user has seen, the target excepted.
         per_source: also rank by each source alone.
         progress: show a bar when it takes more than a few seconds.
+        distributed: share the users among the processes of a `torch.distributed` run, all of which
+            must call this; every one gets the result for all users.
 
     Returns:
         "fused" (the mean of the sources' scores) and, if asked for, each source to (Q,) int64
@@ -146,10 +154,13 @@ def rank_targets(
     sources = model.sources
     if FUSED in sources:
         raise ValueError(f"a source is named {FUSED!r}, the name of the mean of all: rename it")
+    number = len(dataset)  # type: ignore[arg-type]
+    distributed = distributed and is_distributed()
+    if distributed:
+        dataset = Subset(dataset, own_share(number))
     loader = DataLoader(dataset, batch_size=batch_size, collate_fn=SequenceCollator())
-    found: dict[str, list[torch.Tensor]] = {
-        name: [] for name in (FUSED, *(sources if per_source else ()))
-    }
+    none = torch.zeros(0, dtype=torch.long)  # all that a process has where users are few
+    found = {name: [none] for name in (FUSED, *(sources if per_source else ()))}
     with evaluation_mode(model), torch.no_grad():
         catalogue = model.encode_catalogue()  # source -> (N + 1, D)
         items = {FUSED: fused_vectors(catalogue, sources), **catalogue}
@@ -165,7 +176,8 @@ def rank_targets(
             queries = {FUSED: fused_vectors(encoded, sources), **encoded}
             for name, ranks in found.items():
                 ranks.append(target_ranks(queries[name], items[name], targets, excluded=seen).cpu())
-    return {name: torch.cat(ranks) for name, ranks in found.items()}
+    ranked = {name: torch.cat(ranks) for name, ranks in found.items()}
+    return gather_shares(ranked, number) if distributed else ranked
 
 
 @contextmanager

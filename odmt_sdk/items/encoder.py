@@ -97,7 +97,8 @@ class ItemEncoder(nn.Module):
             # Item embeddings of about unit length, so that the first scores are small: from large
             # random ones training goes to recommending what is popular, and hardly away from it.
             for head in self.heads.values():
-                cast(nn.Sequential, head)[-1].weight.mul_((2 / hidden_size) ** 0.5)
+                last = cast(nn.Linear, cast(nn.Sequential, head)[-1])
+                last.weight.mul_((2 / hidden_size) ** 0.5)
 
     def forward(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None

@@ -33,8 +33,42 @@ class InBatchCandidates(NamedTuple):
     log_multiplicity: torch.Tensor
 
 
+def distinct_items(item_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The distinct rows of some sequences.
+
+    Args:
+        item_ids: (B, L) rows.
+        attention_mask: boolean (B, L), True = real.
+
+    Returns:
+        (U,) in rising order; row 0 alone where all is padding, which is nobody's label.
+    """
+    distinct = torch.unique(item_ids[attention_mask])
+    return distinct if len(distinct) else item_ids.new_zeros(1)
+
+
+def labelled_positions(attention_mask: torch.Tensor, *, last_only: bool = False) -> torch.Tensor:
+    """The inputs that have a next item.
+
+    Args:
+        attention_mask: boolean (B, L), True = real.
+        last_only: of each sequence only the last of them.
+
+    Returns:
+        Boolean (B, L - 1).
+    """
+    valid = attention_mask[:, :-1] & attention_mask[:, 1:]
+    if last_only:
+        valid = valid & (valid.flip(1).cumsum(1).flip(1) == 1)  # the last True of every row
+    return valid
+
+
 def in_batch_candidates(
-    item_ids: torch.Tensor, attention_mask: torch.Tensor, *, last_only: bool = False
+    item_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    last_only: bool = False,
+    users: slice | None = None,
 ) -> InBatchCandidates:
     """Find the candidates of a batch.
 
@@ -42,6 +76,8 @@ def in_batch_candidates(
         item_ids: (B, L) rows.
         attention_mask: boolean (B, L), True = real.
         last_only: take only the last item of each sequence as a label; all stay candidates.
+        users: the sequences that have labels, B of them; None = all. The items of all sequences
+            are candidates.
 
     Returns:
         The candidates.
@@ -56,13 +92,13 @@ def in_batch_candidates(
         distinct, counts = item_ids.new_zeros(1), item_ids.new_ones(1)
     columns = torch.zeros_like(item_ids)
     columns[attention_mask] = inverse
-    valid = attention_mask[:, :-1] & attention_mask[:, 1:]
-    if last_only:
-        valid = valid & (valid.flip(1).cumsum(1).flip(1) == 1)  # the last True of every row
+    if users is not None:
+        columns, attention_mask = columns[users], attention_mask[users]
+    valid = labelled_positions(attention_mask, last_only=last_only)
     user = valid.nonzero()[:, 0]  # (P,)
     labels = columns[:, 1:][valid]  # (B, L - 1) -> (P,)
 
-    own = torch.zeros(len(item_ids), len(distinct), dtype=torch.long, device=item_ids.device)
+    own = torch.zeros(len(columns), len(distinct), dtype=torch.long, device=item_ids.device)
     own.scatter_add_(1, columns, attention_mask.long())  # padding adds nothing
     log_counts = counts.to(torch.float32).log()
     log_multiplicity = log_counts.masked_fill(own > 0, -torch.inf)[user]  # (B, U) -> (P, U)

@@ -103,6 +103,7 @@ class ODMTTrainer(Trainer):
             k=self.k,
             batch_size=self.args.eval_batch_size,
             progress=not self.args.disable_tqdm,
+            distributed=True,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         # a line that can be read: the sources' own metrics are in what is returned

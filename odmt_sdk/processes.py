@@ -1,0 +1,53 @@
+"""What several processes of one `torch.distributed` run have to tell one another."""
+
+from typing import Any
+
+import torch
+from torch import distributed
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of several."""
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+def gather_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors of all ranks, without gradients.
+
+    Args:
+        tensor: of the same shape and type on every rank.
+
+    Returns:
+        One for each rank.
+    """
+    gathered = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, tensor)
+    return gathered
+
+
+def own_share(number: int) -> range:
+    """The indices that this rank takes of 0..number - 1: every R-th of R ranks."""
+    return range(distributed.get_rank(), number, distributed.get_world_size())
+
+
+def gather_shares(values: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
+    """Put the results for every rank's `own_share` together again, in the order of the indices.
+
+    Args:
+        values: name -> results for this rank's share, on the CPU.
+        number: how many indices there are in all.
+
+    Returns:
+        Name -> (number,) results, on every rank.
+    """
+    shares: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(shares, values)
+    together = {name: value.new_empty(number) for name, value in values.items()}
+    for rank, share in enumerate(shares):
+        for name, value in share.items():
+            together[name][rank :: len(shares)] = value
+    return together
