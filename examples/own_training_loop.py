@@ -11,8 +11,8 @@ class MyModel(nn.Module):  # any causal sequence model
         super().__init__()
         self.gru = nn.GRU(width, width, batch_first=True)
 
-    def forward(self, inputs_embeds, attention_mask):
-        return self.gru(inputs_embeds)[0]
+    def forward(self, x):
+        return self.gru(x)[0]
 
 
 item_ids = [f"film-{i}" for i in range(1, 101)]

@@ -9,6 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from odmt_sdk.backbones.check import check_backbone
+    from odmt_sdk.backbones.gru4rec import GRU4Rec
+    from odmt_sdk.backbones.hstu import HSTU
+    from odmt_sdk.backbones.id_lookup import IdLookupBackbone
+    from odmt_sdk.backbones.mamba import Mamba2
+    from odmt_sdk.backbones.nextitnet import NextItNet
+    from odmt_sdk.backbones.registry import register_adapter
     from odmt_sdk.backbones.sasrec import SASRec
     from odmt_sdk.config import ODMTConfig
     from odmt_sdk.data.collator import SequenceCollator
@@ -28,40 +35,54 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdapterError": "errors",
+    "GRU4Rec": "backbones.gru4rec",
+    "HSTU": "backbones.hstu",
+    "IdLookupBackbone": "backbones.id_lookup",
     "Interactions": "data.interactions",
     "ItemEncoder": "items.encoder",
     "ItemFeatures": "items.features",
     "ItemVocabulary": "vocabulary",
+    "Mamba2": "backbones.mamba",
+    "NextItNet": "backbones.nextitnet",
     "ODMTConfig": "config",
     "ODMTTrainer": "training.trainer",
     "ODMTWrapper": "wrapper",
     "OnlineDistillationMixin": "losses.mixin",
     "SASRec": "backbones.sasrec",
     "SequenceCollator": "data.collator",
+    "check_backbone": "backbones.check",
     "draw_recommendations": "figures.recommendations",
     "evaluate": "evaluation.evaluate",
     "fit": "pipeline",
     "leave_one_out": "data.splits",
     "make_shop": "data.shop",
+    "register_adapter": "backbones.registry",
 }
 
 __all__ = [
+    "HSTU",
     "AdapterError",
+    "GRU4Rec",
+    "IdLookupBackbone",
     "Interactions",
     "ItemEncoder",
     "ItemFeatures",
     "ItemVocabulary",
+    "Mamba2",
+    "NextItNet",
     "ODMTConfig",
     "ODMTTrainer",
     "ODMTWrapper",
     "OnlineDistillationMixin",
     "SASRec",
     "SequenceCollator",
+    "check_backbone",
     "draw_recommendations",
     "evaluate",
     "fit",
     "leave_one_out",
     "make_shop",
+    "register_adapter",
 ]
 
 __version__ = "0.1.0.dev0"

@@ -25,6 +25,22 @@ def test_the_example_of_an_own_loop_runs(tmp_path, monkeypatch, capsys):
     assert "film-10" in capsys.readouterr().out  # the film that follows film-9
 
 
+@pytest.mark.filterwarnings("error::UserWarning:odmt_sdk")
+@pytest.mark.parametrize("number", range(len(code_blocks(ROOT / "docs" / "backbones.md"))))
+def test_the_page_on_backbones_runs(number):
+    exec(code_blocks(ROOT / "docs" / "backbones.md")[number], {"__name__": f"backbones_{number}"})
+
+
+@pytest.mark.slow
+def test_the_example_on_backbones_learns(capsys):
+    runpy.run_path(str(ROOT / "examples" / "bring_your_backbone.py"), run_name="__main__")
+    lines = [line for line in capsys.readouterr().out.splitlines() if re.search(r"\d\.\d{3}", line)]
+    assert len(lines) == 5
+    for line in lines:
+        before, after = map(float, re.findall(r"\d\.\d{3}", line))
+        assert after > 1.5 * before, line
+
+
 @pytest.mark.parametrize(
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str
 )

@@ -6,7 +6,6 @@ Letters: B users, L positions, N items, D hidden size.
 import copy
 import importlib.util
 import inspect
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,18 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
 
-from odmt_sdk import (
-    Interactions,
-    ItemVocabulary,
-    ODMTConfig,
-    ODMTWrapper,
-    SequenceCollator,
-    evaluate,
-    leave_one_out,
-    make_shop,
-)
 from odmt_sdk.backbones.id_lookup import IdLookupBackbone, takes_item_ids_only
 from odmt_sdk.backbones.id_lookup_table import FedTable, replace_table, restore_table
 from odmt_sdk.backbones.registry import adapt_backbone, unwrap_backbone
@@ -234,46 +222,6 @@ def test_without_item_ids_equal_embeddings_are_the_same_item(case):
         states = backbone(embeddings[item_ids], mask)
         expected = backbone(embeddings[item_ids], mask, item_ids=item_ids)
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
-
-
-# learning
-
-
-@cache
-def shop_split():
-    """A shop of 60 items and 1,000 customers."""
-    shop = make_shop(num_items=60, num_users=1000, image_size=16)
-    return leave_one_out(
-        Interactions.from_table(shop.interactions),
-        vocabulary=ItemVocabulary(shop.items["item_id"]),
-        max_seq_length=LONGEST,
-    )
-
-
-def ndcg_of_popularity(split) -> float:
-    """NDCG@10 on the test queries when everybody is shown what sells best."""
-    gains = []
-    for query in split.test:
-        sold = split.item_counts.clone()
-        sold[0], sold[query["seen_ids"]] = -1, -1
-        rank = 1 + int((sold > split.item_counts[query["target_ids"]]).sum())
-        gains.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
-    return sum(gains) / len(gains)
-
-
-def ndcg_after_training(backbone: nn.Module, split, epochs: int = 15, **settings) -> float:
-    """NDCG@10 on the test queries after some 5 seconds of training with IDs alone."""
-    config = ODMTConfig(fusion="id", distillation_weight=0.0, **settings)
-    model = ODMTWrapper(backbone, vocabulary=split.vocabulary, config=config)
-    model.set_item_popularity(split.item_counts)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    batches = DataLoader(split.train, 128, shuffle=True, collate_fn=SequenceCollator())
-    for _ in range(epochs):
-        for batch in batches:
-            optimizer.zero_grad()
-            model(**batch).loss.backward()
-            optimizer.step()
-    return evaluate(model, split.test, k=(10,), progress=False)["ndcg@10"]
 
 
 # what is found out
