@@ -24,6 +24,11 @@ class ODMTConfig:
             choice), "mutual" lets every token see every other.
         dropout: probability used throughout the item encoder, 0 <= dropout < 1.
         layer_norm_eps: epsilon of the item encoder's layer norms.
+        modality_dropout: probability that a modality of an item is hidden in a training batch,
+            0 <= modality_dropout < 1; items that lack one are met in training then.
+        id_dropout: probability that an item's ID is hidden in a training batch,
+            0 <= id_dropout < 1. Content learns to stand alone then, as it has to for items that
+            training never sees. Content and ID of an item are never all hidden.
         prefix_augmentation: whether a backbone that returns only its last state trains on every
             prefix of a sequence, which is the loss of a backbone that returns all states, at the
             cost of reading every prefix; else on whole sequences only.
@@ -64,6 +69,8 @@ class ODMTConfig:
     id_visibility: IdVisibility = "one_way"
     dropout: float = 0.1
     layer_norm_eps: float = 1e-6
+    modality_dropout: float = 0.0
+    id_dropout: float = 0.0
     prefix_augmentation: bool = True
     share_backbone: bool = False
     project_backbone: bool = False
@@ -96,8 +103,9 @@ class ODMTConfig:
             raise ValueError(
                 f"id_visibility={self.id_visibility!r} must be one of {get_args(IdVisibility)}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        for name in ("dropout", "modality_dropout", "id_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
         if not self.layer_norm_eps > 0:
             raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be greater than 0")
         if not self.distillation_temperature > 0:

@@ -15,8 +15,10 @@ from odmt_sdk.backbones.per_source import SourceBackbones
 from odmt_sdk.backbones.registry import unwrap_backbone
 from odmt_sdk.backbones.template import BackboneTemplate
 from odmt_sdk.config import ODMTConfig, check_heads
-from odmt_sdk.items.features import ItemFeatures
-from odmt_sdk.items.fusion import ItemEmbedder, build_item_encoder
+from odmt_sdk.items.feature_set import FeatureSet
+from odmt_sdk.items.fusion import GrowingItemEmbedder, ItemEmbedder, build_item_encoder
+from odmt_sdk.items.growth import check_new_items
+from odmt_sdk.items.joined import JoinedFeatures
 from odmt_sdk.retrieval.catalogue import CatalogueCache, encode_in_batches
 from odmt_sdk.vocabulary import ItemVocabulary
 
@@ -49,7 +51,7 @@ class SourceTowers(nn.Module):
         )
         self.backbone_name = template.name
         self.vocabulary: ItemVocabulary | None = None
-        self.item_features: ItemFeatures | None = None
+        self.item_features: FeatureSet | None = None
         self.item_encoder: nn.Module | None = None
         self.backbones: SourceBackbones | None = None
         self._template: BackboneTemplate | None = template
@@ -57,7 +59,7 @@ class SourceTowers(nn.Module):
 
     def set_items(
         self,
-        item_features: ItemFeatures | None = None,
+        item_features: FeatureSet | None = None,
         *,
         vocabulary: ItemVocabulary | Iterable[Hashable] | None = None,
     ) -> Self:
@@ -88,6 +90,60 @@ class SourceTowers(nn.Module):
         self._build(vocabulary, item_features.widths if item_features is not None else {})
         self.item_features = item_features
         return self
+
+    def add_items(self, item_features: FeatureSet) -> Self:
+        """Add items to the catalogue of a trained model; they can be recommended at once.
+
+        Nothing is trained: a new item is represented by its content, and by the learned vector of
+        unknown IDs in place of an ID of its own. That vector learns if the model is trained with
+        `ODMTConfig(id_dropout=...)`, and so does the content to stand alone; else it says nothing.
+        Works on a model loaded without features too. `save_pretrained` saves the new items.
+
+        The table of IDs becomes a new parameter: make a new optimizer to train on. What is given
+        to `set_item_popularity` then (`fit` does it) decides which items have an ID of their own.
+
+        Args:
+            item_features: content tokens and ids of the new items, in the modalities and widths of
+                the model, extracted and prepared like those it was trained with.
+
+        Returns:
+            The model itself. The new items' rows follow the old ones.
+
+        Raises:
+            ValueError: if the model has no items or knows them by their IDs alone, its fusion
+                cannot grow, an id is known already, or modalities or widths differ.
+        """
+        vocabulary, encoder, _ = self._items()
+        growing = check_new_items(item_features, vocabulary, self._widths, encoder)
+        kept = self._catalogue.kept(cast(nn.Module, encoder))
+        if kept is None and self.item_features is None:
+            kept = self.encode_catalogue()  # cannot be made: says why
+        old, new = len(vocabulary), len(item_features.vocabulary)
+        growing.add_items(new)
+        self.vocabulary = ItemVocabulary([*vocabulary, *item_features.vocabulary])
+        log_q = self.item_log_probability
+        self.item_log_probability = torch.cat([log_q, log_q[1:].min().expand(new)])
+        if self.item_features is not None:
+            self.item_features = JoinedFeatures(self.item_features, item_features)
+        if kept is not None:
+            added = encode_in_batches(
+                cast(nn.Module, encoder),
+                lambda rows: encoder(rows + old, item_features.gather(rows)),
+                new,
+            )
+            grown = {source: torch.cat([kept[source], added[source][1:]]) for source in kept}
+            self._catalogue.keep(cast(nn.Module, encoder), grown)
+        return self
+
+    def _set_unseen(self, unseen: torch.Tensor) -> None:
+        """Mark the cold items (N + 1,), where the item encoder can represent such."""
+        encoder = self.item_encoder
+        if isinstance(encoder, GrowingItemEmbedder):
+            unseen = unseen.to(encoder.unseen.device)
+            unseen[0] = False  # padding
+            if not torch.equal(unseen, encoder.unseen):
+                encoder.set_unseen(unseen)
+                self._catalogue.forget()
 
     def _build(self, vocabulary: ItemVocabulary, widths: Mapping[str, int]) -> None:
         """Make item encoder and backbones, on the device and with the type of the user's model."""

@@ -19,7 +19,7 @@ from odmt_sdk.config import ODMTConfig
 from odmt_sdk.errors import AdapterError
 from odmt_sdk.hub.pretrained import Pretrained, join_features, load, save
 from odmt_sdk.hub.weights import check_weights
-from odmt_sdk.items.features import ItemFeatures
+from odmt_sdk.items.feature_set import FeatureSet
 from odmt_sdk.losses.gathering import gather_candidates, gather_sequences, own_sequences
 from odmt_sdk.losses.in_batch import (
     InBatchCandidates,
@@ -81,7 +81,7 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
     def __init__(
         self,
         backbone: Any,
-        item_features: ItemFeatures | None = None,
+        item_features: FeatureSet | None = None,
         config: ODMTConfig | None = None,
         *,
         vocabulary: ItemVocabulary | Iterable[Hashable] | None = None,
@@ -114,11 +114,13 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
             self.set_items(item_features, vocabulary=vocabulary)
 
     def set_item_popularity(self, popularity: torch.Tensor) -> Self:
-        """Tell how often items occur in the training data, for the logQ correction.
+        """Tell how often items occur in the training data.
 
         Frequent items stand among the candidates of a batch more often; the log of their
-        probability is subtracted from their logits while training. Without this call all items
-        count as equally popular.
+        probability is subtracted from their logits while training (logQ correction). Items that
+        occur nowhere are cold: outside training the learned vector of unknown IDs takes the place
+        of theirs, see `add_items`. Without this call all items count as equally popular, and none
+        as cold.
 
         Args:
             popularity: (N + 1,) counts or probabilities, entry 0 ignored; an item never seen counts
@@ -134,6 +136,7 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
         """
         log_q = log_probability(popularity, self.num_items)
         self.item_log_probability.copy_(log_q)
+        self._set_unseen(torch.as_tensor(popularity) == 0)
         return self
 
     def forward(
@@ -316,7 +319,7 @@ class ODMTWrapper(OnlineDistillationMixin, SourceTowers):
         cls,
         path: str | Path,
         backbone: Any,
-        item_features: ItemFeatures | None = None,
+        item_features: FeatureSet | None = None,
         *,
         adapter: str | AdapterBuilder | None = None,
         forward_fn: Callable[..., Any] | None = None,

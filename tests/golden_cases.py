@@ -36,6 +36,8 @@ UNUSED_THERE = {"IMT.layer_norm.weight", "IMT.layer_norm.bias", "IMT.token_type_
 OURS_ALONE = {
     "item_encoder.missing_tokens.text",
     "item_encoder.missing_tokens.image",
+    "item_encoder.missing_tokens.id",
+    "item_encoder.unseen",
     "item_log_probability",
 }
 

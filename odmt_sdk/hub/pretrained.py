@@ -9,7 +9,7 @@ import torch
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.errors import AdapterError
 from odmt_sdk.hub.adapter_folder import AdapterFiles, read_adapter, write_adapter
-from odmt_sdk.items.features import ItemFeatures
+from odmt_sdk.items.feature_set import FeatureSet
 from odmt_sdk.vocabulary import ItemVocabulary
 
 
@@ -81,7 +81,7 @@ def load(path: str | Path) -> Pretrained:
         raise AdapterError(f"cannot load the adapter in {str(path)!r}: {error}") from error
 
 
-def join_features(saved: Pretrained, item_features: ItemFeatures) -> ItemFeatures:
+def join_features(saved: Pretrained, item_features: FeatureSet) -> FeatureSet:
     """Bring the user's features into the rows of a saved adapter.
 
     Args:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from odmt_sdk.config import IdVisibility, check_heads
+from odmt_sdk.items.hiding import choose_hidden
 from odmt_sdk.items.modality import ModalityTokens
 from odmt_sdk.items.visibility import id_aware_mask
 from odmt_sdk.transformer import PostNormBlock, init_weights
@@ -24,6 +25,10 @@ class ItemEncoder(nn.Module):
     token leave through a head of their own. Where an item lacks a modality, a learned token that
     sees the item's other tokens, and that none of them sees, takes its place.
 
+    In eval mode the IDs of items marked by `set_unseen` count as unknown: one learned vector takes
+    the place of theirs. It learns from the IDs that `id_dropout` hides; without `id_dropout` it
+    stays zero, the centre from which all IDs start, so that the ID of an unseen item says nothing.
+
     Args:
         num_items: N; the ID table has N + 1 rows, row 0 is padding.
         hidden_size: D.
@@ -33,6 +38,9 @@ class ItemEncoder(nn.Module):
         id_visibility: "one_way" hides the ID token from content tokens, "mutual" does not.
         dropout: probability on the input, on attention weights and in the blocks.
         layer_norm_eps: epsilon of the layer norms.
+        modality_dropout: probability that a modality of an item is hidden in a training batch.
+        id_dropout: probability that the ID of an item with content is. Content and ID of an item
+            are never all hidden.
 
     Raises:
         ValueError: if `num_heads` does not divide `hidden_size`.
@@ -46,6 +54,8 @@ class ItemEncoder(nn.Module):
         torch.Size([2, 8])
     """
 
+    unseen: torch.Tensor
+
     def __init__(
         self,
         *,
@@ -57,12 +67,15 @@ class ItemEncoder(nn.Module):
         id_visibility: IdVisibility = "one_way",
         dropout: float = 0.1,
         layer_norm_eps: float = 1e-6,
+        modality_dropout: float = 0.0,
+        id_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_heads(hidden_size, num_heads)
         self.modalities = tuple(modality_widths)
         self.sources = ("id", *self.modalities)
         self.id_visibility = id_visibility
+        self.modality_dropout, self.id_dropout = modality_dropout, id_dropout
         self.id_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
         self.projections = nn.ModuleDict(
             {
@@ -100,6 +113,33 @@ class ItemEncoder(nn.Module):
                 last = cast(nn.Linear, cast(nn.Sequential, head)[-1])
                 last.weight.mul_((2 / hidden_size) ** 0.5)
 
+        # the vector of unknown IDs, in place of a row of the table
+        self.missing_tokens["id"] = nn.Parameter(torch.zeros(hidden_size))
+        self.register_buffer("unseen", torch.zeros(num_items + 1, dtype=torch.bool))
+
+    def set_unseen(self, unseen: torch.Tensor) -> None:
+        """Say which items training has never seen; in eval mode their IDs count as unknown.
+
+        Args:
+            unseen: (N + 1,) bool.
+        """
+        self.unseen.copy_(unseen)
+
+    def add_items(self, count: int) -> None:
+        """Make room for more items, marked as unseen; their IDs start at the unknown one.
+
+        The table becomes a new parameter, which optimizers made before do not know.
+
+        Args:
+            count: how many.
+        """
+        table = self.id_embedding.weight
+        new = self.missing_tokens["id"].detach().to(table).expand(count, -1)
+        self.id_embedding = nn.Embedding.from_pretrained(
+            torch.cat([table.detach(), new]), freeze=not table.requires_grad, padding_idx=0
+        )
+        self.unseen = torch.cat([self.unseen, self.unseen.new_ones(count)])
+
     def forward(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
     ) -> dict[str, torch.Tensor]:
@@ -122,7 +162,8 @@ class ItemEncoder(nn.Module):
                 f"got features of {sorted(features)}, this item encoder reads "
                 f"{sorted(self.modalities)}"
             )
-        hidden, valid, first = self._tokens(item_ids, features)
+        features, unknown = self._hide(item_ids, features)
+        hidden, valid, first = self._tokens(item_ids, unknown, features)
         mask = id_aware_mask(valid, self.id_visibility)
         *blocks, last = cast(list[PostNormBlock], list(self.blocks))
         for block in blocks:
@@ -132,8 +173,29 @@ class ItemEncoder(nn.Module):
         sources = (*self.modalities, "id")
         return {source: self.heads[source](hidden[:, i]) for i, source in enumerate(sources)}
 
-    def _tokens(
+    def _hide(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
+    ) -> tuple[Mapping[str, ModalityTokens], torch.Tensor]:
+        """What is left of the features while training, and whose IDs are unknown (U,)."""
+        if not self.training:
+            return features, self.unseen[item_ids]
+        if not self.modalities or self.modality_dropout == self.id_dropout == 0:
+            return features, torch.zeros_like(item_ids, dtype=torch.bool)
+        present = torch.stack([features[name].lengths > 0 for name in self.modalities], dim=1)
+        hidden, unknown = choose_hidden(
+            present, modality_dropout=self.modality_dropout, id_dropout=self.id_dropout
+        )
+        left = {}
+        for name, gone in zip(self.modalities, hidden.unbind(1), strict=True):
+            tokens, lengths = features[name]
+            left[name] = ModalityTokens(tokens, lengths.masked_fill(gone, 0))
+        return left, unknown
+
+    def _tokens(
+        self,
+        item_ids: torch.Tensor,
+        unknown: torch.Tensor,
+        features: Mapping[str, ModalityTokens],
     ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Project and concatenate: tokens (U, T, D), which exist (U, T), first of each source."""
         parts, valid, first, position = [], [], [], 0
@@ -149,7 +211,9 @@ class ItemEncoder(nn.Module):
             valid.append(exists)
             first.append(position)
             position += tokens.shape[1]
-        parts.append(self.projections["id"](self.id_embedding(item_ids))[:, None])  # (U, 1, D)
+        ids = self.id_embedding(item_ids)
+        ids = torch.where(unknown[:, None], self.missing_tokens["id"].to(ids), ids)
+        parts.append(self.projections["id"](ids)[:, None])  # (U, 1, D)
         valid.append(torch.ones_like(item_ids, dtype=torch.bool)[:, None])
         first.append(position)
         return self.dropout(torch.cat(parts, dim=1)), torch.cat(valid, dim=1), first

@@ -1,7 +1,7 @@
 """Registry of fusions: how an item's ID and modalities become the embeddings of its sources."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -21,6 +21,19 @@ class ItemEmbedder(Protocol):
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
     ) -> dict[str, torch.Tensor]:
         """Rows (U,) and modality -> tokens, to source -> (U, D)."""
+
+
+@runtime_checkable
+class GrowingItemEmbedder(Protocol):
+    """What an item encoder also has if it can represent items that training has never seen."""
+
+    unseen: torch.Tensor
+
+    def set_unseen(self, unseen: torch.Tensor) -> None:
+        """Say which rows (N + 1,), bool, training has never seen."""
+
+    def add_items(self, count: int) -> None:
+        """Make room for more items, unseen ones."""
 
 
 FusionBuilder = Callable[[ODMTConfig, int, int, Mapping[str, int]], nn.Module]
@@ -93,6 +106,8 @@ def _odmt(
         id_visibility=config.id_visibility,
         dropout=config.dropout,
         layer_norm_eps=config.layer_norm_eps,
+        modality_dropout=config.modality_dropout,
+        id_dropout=config.id_dropout,
     )
 
 

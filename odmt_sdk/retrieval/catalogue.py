@@ -3,7 +3,7 @@
 Letters: N items, D hidden size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,13 +36,40 @@ class CatalogueCache:
         Returns:
             Source -> (N + 1, D), on the device of the weights.
         """
+        kept = self.kept(encoder)
+        if kept is None:
+            kept = compute()
+            self.keep(encoder, kept)
+        return kept
+
+    def kept(self, encoder: nn.Module) -> dict[str, torch.Tensor] | None:
+        """The embeddings, or None if they may have changed.
+
+        Args:
+            encoder: the module whose weights they depend on.
+
+        Returns:
+            Source -> (N + 1, D), on the device of the weights.
+        """
         weights = _Weights.of(encoder)
         if self._weights is None or not self._weights.same(weights):
-            self._embeddings = compute()
-            self._weights = weights
+            return None
         device = weights.parameters[0].device
         self._embeddings = {source: e.to(device) for source, e in self._embeddings.items()}
         return dict(self._embeddings)
+
+    def keep(self, encoder: nn.Module, embeddings: Mapping[str, torch.Tensor]) -> None:
+        """Remember embeddings made some other way.
+
+        Args:
+            encoder: the module whose weights they depend on.
+            embeddings: source -> (N + 1, D).
+        """
+        self._weights, self._embeddings = _Weights.of(encoder), dict(embeddings)
+
+    def forget(self) -> None:
+        """Compute the embeddings anew when they are asked for next."""
+        self._weights = None
 
 
 class _Weights(NamedTuple):
