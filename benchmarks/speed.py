@@ -13,7 +13,6 @@ its cost is a loop over users.
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -143,10 +142,17 @@ def memory_of(size: Configuration, side: str) -> float:
     wrapper = build(size)
     model = PlainODMT.like(wrapper) if side == "plain" else wrapper
     step = make_step(model, batch_of(size), DTYPES.get(side))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building the model
+    before = memory_now("VmRSS")
     for _ in range(2):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return memory_now("VmHWM") - before
+
+
+def memory_now(name: str) -> float:
+    """MB of resident memory, VmRSS now or VmHWM at its peak; Linux tells."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) / 1024
 
 
 def compare_evaluation(num_users: int, num_items: int, plain_users: int) -> dict[str, float]:
