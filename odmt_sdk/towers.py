@@ -28,7 +28,7 @@ DEFAULT_MAX_SEQ_LENGTH = 50
 class SourceTowers(nn.Module):
     """An item encoder and one backbone per source, for one catalogue.
 
-    `ODMTWrapper` adds the training loss, recommending and saving.
+    `SavedTowers` adds saving, `ODMTWrapper` the training loss and recommending.
 
     Args:
         template: makes the backbones.

@@ -22,6 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__init__"}),
     frozenset({"pipeline"}),
     frozenset({"wrapper"}),
+    frozenset({"saving"}),
     frozenset({"towers", "training"}),
     frozenset({"evaluation", "retrieval", "hub", "figures"}),
     frozenset({"items", "backbones", "losses", "data"}),
