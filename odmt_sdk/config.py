@@ -16,8 +16,8 @@ class ODMTConfig:
         hidden_size: width D of every item and sequence embedding; None takes the backbone's.
         max_seq_length: histories are cut to this many latest items; None takes the backbone's
             `max_seq_length`, or 50 where it has none.
-        fusion: how an item becomes embeddings: "odmt", the ID-aware multi-modal transformer, or
-            "id", a bare table of item IDs.
+        fusion: how an item becomes embeddings: "odmt", the ID-aware multi-modal transformer; "id",
+            a bare table of item IDs; or another of "Fusions to compare with" in the documentation.
         num_layers: blocks of the multi-modal transformer.
         num_heads: attention heads of each of them; must divide `hidden_size`.
         id_visibility: "one_way" hides the ID token from text and image tokens (the paper's

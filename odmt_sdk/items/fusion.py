@@ -1,6 +1,7 @@
 """Registry of fusions: how an item's ID and modalities become the embeddings of its sources."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,6 +9,10 @@ from torch import nn
 
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.items.encoder import IDEncoder, ItemEncoder
+from odmt_sdk.items.fusions.concatenated import ConcatFusion
+from odmt_sdk.items.fusions.summed import SumFusion
+from odmt_sdk.items.fusions.towers import Towers
+from odmt_sdk.items.fusions.vectors import ItemVectors
 from odmt_sdk.items.modality import ModalityTokens
 
 
@@ -116,3 +121,31 @@ def _id(
     config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
 ) -> nn.Module:
     return IDEncoder(num_items=num_items, hidden_size=hidden_size)
+
+
+def _of_vectors(
+    fusion: Callable[..., ItemVectors],
+    config: ODMTConfig,
+    num_items: int,
+    hidden_size: int,
+    modality_widths: Mapping[str, int],
+) -> nn.Module:
+    return fusion(
+        num_items=num_items,
+        hidden_size=hidden_size,
+        modality_widths=modality_widths,
+        dropout=config.dropout,
+        layer_norm_eps=config.layer_norm_eps,
+        modality_dropout=config.modality_dropout,
+        id_dropout=config.id_dropout,
+    )
+
+
+_VECTOR_FUSIONS: dict[str, Callable[..., ItemVectors]] = {
+    "sum": SumFusion,
+    "concat": ConcatFusion,
+    "towers": Towers,
+    "late": partial(Towers, id_head=False),
+}
+for _name, _fusion in _VECTOR_FUSIONS.items():
+    register_fusion(_name)(partial(_of_vectors, _fusion))

@@ -3,7 +3,11 @@
 Letters: U items, M modalities.
 """
 
+from collections.abc import Mapping
+
 import torch
+
+from odmt_sdk.items.modality import ModalityTokens
 
 
 def choose_hidden(
@@ -31,3 +35,27 @@ def choose_hidden(
         nothing_left = hidden_ids & (hidden == present).all(1)
         hidden = hidden & ~nothing_left[:, None]
     return hidden, hidden_ids
+
+
+def hide(
+    features: Mapping[str, ModalityTokens], *, modality_dropout: float, id_dropout: float
+) -> tuple[Mapping[str, ModalityTokens], torch.Tensor]:
+    """Hide modalities and IDs of some items, drawn by `choose_hidden`.
+
+    Args:
+        features: modality -> tokens of U items; at least one modality.
+        modality_dropout: probability of each modality of an item.
+        id_dropout: probability of an item's ID.
+
+    Returns:
+        The features, where a hidden modality has length 0, and whose IDs are hidden (U,), bool.
+    """
+    present = torch.stack([tokens.lengths > 0 for tokens in features.values()], dim=1)
+    hidden, hidden_ids = choose_hidden(
+        present, modality_dropout=modality_dropout, id_dropout=id_dropout
+    )
+    left = {
+        name: ModalityTokens(tokens, lengths.masked_fill(gone, 0))
+        for (name, (tokens, lengths)), gone in zip(features.items(), hidden.unbind(1), strict=True)
+    }
+    return left, hidden_ids

@@ -1,0 +1,1 @@
+"""Fusions to compare with: other ways from an item's ID and content to its embeddings."""

@@ -1,0 +1,159 @@
+"""What every fusion has to do: scale, absent tokens, gradients, saving, growing."""
+
+import pytest
+import torch
+
+from odmt_sdk import ItemFeatures, ODMTConfig, ODMTWrapper
+from odmt_sdk.items.fusion import GrowingItemEmbedder, build_item_encoder
+from odmt_sdk.items.fusions.summed import SumFusion
+from odmt_sdk.items.fusions.vectors import ItemVectors
+from odmt_sdk.items.modality import ModalityTokens
+from tests.toys import MyModel, toy_features, toy_model
+
+WIDTHS = {"text": 6, "image": 5}
+SOURCES = {
+    "sum": ("item",),
+    "concat": ("item",),
+    "towers": ("id", "text", "image"),
+    "late": ("id", "text", "image"),
+}
+
+
+def make(fusion, num_items=12, hidden_size=8, widths=WIDTHS, **settings):
+    config = ODMTConfig(fusion=fusion, **settings)
+    return build_item_encoder(config, num_items, hidden_size, widths)
+
+
+def tokens(num_items, lengths=None, scale=1.0):
+    return {
+        name: ModalityTokens(
+            scale * torch.randn(num_items, 4, width),
+            torch.full((num_items,), 4) if lengths is None else lengths[name],
+        )
+        for name, width in WIDTHS.items()
+    }
+
+
+@pytest.fixture(params=SOURCES)
+def fusion(request):
+    return request.param
+
+
+def test_shapes(fusion):
+    encoder = make(fusion)
+    encoded = encoder(torch.arange(1, 6), tokens(5))
+    assert encoder.sources == tuple(encoded) == SOURCES[fusion]
+    assert {embeddings.shape for embeddings in encoded.values()} == {(5, 8)}
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_embeddings_start_at_about_unit_length(fusion, scale):
+    encoder = make(fusion, num_items=200, hidden_size=64).eval()
+    for source, embeddings in encoder(torch.arange(1, 201), tokens(200, scale=scale)).items():
+        assert float(embeddings.detach().norm(dim=1).mean()) == pytest.approx(1, rel=0.25), source
+
+
+def test_absent_tokens_are_not_read(fusion):
+    encoder = make(fusion).eval()
+    lengths = {"text": torch.tensor([4, 0, 2]), "image": torch.tensor([0, 0, 3])}
+    given = tokens(3, lengths)
+    spoilt = {
+        name: ModalityTokens(
+            values.masked_fill(torch.arange(4)[None, :, None] >= count[:, None, None], torch.nan),
+            count,
+        )
+        for name, (values, count) in given.items()
+    }
+    item_ids = torch.tensor([1, 2, 3])
+    for source, embeddings in encoder(item_ids, spoilt).items():
+        assert torch.equal(embeddings, encoder(item_ids, given)[source])
+
+
+def test_gradients_reach_everything(fusion):
+    encoder = make(fusion)
+    lengths = {"text": torch.tensor([4, 0, 2]), "image": torch.tensor([4, 4, 0])}
+    encoder.train()
+    encoder.id_dropout = 0.5
+    for _ in range(8):  # until an ID is hidden
+        given = tokens(3, lengths)
+        embeddings = torch.stack(list(encoder(torch.arange(1, 4), given).values()))
+        (embeddings * torch.randn_like(embeddings)).sum().backward()
+    without = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_a_missing_modality_is_named(fusion):
+    given = tokens(2)
+    del given["image"]
+    with pytest.raises(ValueError, match=r"also reads \['image'\]: give items that lack"):
+        make(fusion)(torch.tensor([1, 2]), given)
+
+
+def test_trains_saves_and_loads(fusion, tmp_path):
+    model = toy_model(fusion=fusion)
+    rows = torch.randint(1, 13, (4, 6))
+    before = model(rows).loss
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(rows).loss.backward()
+        optimizer.step()
+    assert model(rows).loss < before
+    model.eval()
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = ODMTWrapper.from_pretrained(
+        tmp_path / "adapter", MyModel(), toy_features(item_ids=model.vocabulary.item_ids)
+    )
+    expected, got = model.encode_catalogue(), loaded.encode_catalogue()
+    assert got.keys() == expected.keys()
+    for source in expected:
+        assert torch.equal(got[source], expected[source])
+
+
+def test_items_can_be_added(fusion):
+    model = toy_model(fusion=fusion).eval()
+    old = {source: values.clone() for source, values in model.encode_catalogue().items()}
+    model.add_items(toy_features(3, item_ids=["new-0", "new-1", "new-2"], seed=1))
+    assert isinstance(model.item_encoder, GrowingItemEmbedder)
+    grown = model.encode_catalogue()
+    for source, values in grown.items():
+        assert values.shape == (16, 8)
+        assert torch.equal(values[:13], old[source])
+    assert "new-1" in model.recommend([["item-3", "new-0"]], k=13).item_ids[0]
+
+
+def test_unseen_ids_count_as_unknown_outside_training(fusion):
+    encoder = make(fusion).eval()
+    given = tokens(1)
+    encoder.set_unseen(torch.arange(13) > 6)
+    both = ItemVectors.vectors(encoder, torch.tensor([7]), given)["id"]
+    assert torch.equal(both[0], encoder.missing["id"])
+    assert not torch.equal(encoder.train().vectors(torch.tensor([7]), given)["id"], both)
+
+
+def test_without_content(fusion):
+    model = ODMTWrapper(MyModel(), config=ODMTConfig(fusion=fusion), vocabulary="abcd")
+    assert model(torch.tensor([[1, 2, 3]])).loss.isfinite()
+    assert len(model.recommend([["a"]], k=2).item_ids[0]) == 2
+
+
+def test_all_ids_can_be_hidden_and_content_stays():
+    encoder = make("sum", id_dropout=0.999, modality_dropout=0.999).train()
+    vectors = encoder.vectors(torch.arange(1, 13), tokens(12))
+    hidden = (vectors["id"] == encoder.missing["id"]).all(1)
+    text, image = ((vectors[name] == encoder.missing[name]).all(1) for name in WIDTHS)
+    assert hidden.all()
+    assert not (text & image).any()
+
+
+def test_sum_is_the_scaled_sum():
+    encoder = SumFusion(num_items=4, hidden_size=8, modality_widths={}).eval()
+    vectors = {"id": torch.ones(2, 8), "text": torch.full((2, 8), 2.0)}
+    torch.testing.assert_close(encoder.combine(vectors)["item"], torch.full((2, 8), 3 * 0.5**0.5))
+
+
+def test_a_fusion_says_how_it_combines():
+    features = ItemFeatures.from_tensors(text=torch.randn(3, 2, 4)).gather(torch.tensor([1]))
+    bare = ItemVectors(num_items=2, hidden_size=8, modality_widths={"text": 4})
+    with pytest.raises(NotImplementedError, match="ItemVectors does not say how it combines"):
+        bare(torch.tensor([1]), features)
