@@ -67,22 +67,44 @@ class SelfAttention(nn.Module):
         Returns:
             (B, Q, D).
         """
-        head_size = queries.shape[-1] // self.num_heads
-        key = self.key.weight.unflatten(0, (self.num_heads, -1))  # (D, D) -> (H, K, D)
-        value = self.value.weight.unflatten(0, (self.num_heads, -1))
-        query = self.query(queries).unflatten(-1, (self.num_heads, -1))  # (B, Q, H, K)
-        folded = torch.einsum("bqhk,hkd->bhqd", query, key).flatten(1, 2)  # (B, H * Q, D)
+        value = self.value.weight.unflatten(0, (self.num_heads, -1))  # (D, D) -> (H, K, D)
         attended = F.scaled_dot_product_attention(
-            folded,
+            self._fold(queries).flatten(1, 2),  # (B, H * Q, D)
             hidden,
             hidden,
             attn_mask=mask.repeat(1, self.num_heads, 1),  # (B, H * Q, T)
             dropout_p=self.dropout if self.training else 0.0,
-            scale=1 / math.sqrt(head_size),
+            scale=self._scale,
         )
         attended = attended.unflatten(1, (self.num_heads, -1))  # (B, H, Q, D)
         attended = torch.einsum("bhqd,hkd->bqhk", attended, value).flatten(2)  # (B, Q, D)
         return self.output(attended)  # type: ignore[no-any-return]
+
+    def weights(
+        self, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The weights with which `read` sums up the tokens, without dropout.
+
+        Args:
+            queries: (B, Q, D).
+            hidden: (B, T, D).
+            mask: boolean (B or 1, Q, T); True where a query may see a token.
+
+        Returns:
+            (B, H, Q, T); they add up to 1 over T.
+        """
+        scores = torch.einsum("bhqd,btd->bhqt", self._fold(queries), hidden) * self._scale
+        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+
+    def _fold(self, queries: torch.Tensor) -> torch.Tensor:
+        """Queries (B, Q, D) of every head with its key projection in them, (B, H, Q, D)."""
+        key = self.key.weight.unflatten(0, (self.num_heads, -1))  # (D, D) -> (H, K, D)
+        query = self.query(queries).unflatten(-1, (self.num_heads, -1))  # (B, Q, H, K)
+        return torch.einsum("bqhk,hkd->bhqd", query, key)
+
+    @property
+    def _scale(self) -> float:
+        return 1 / math.sqrt(self.key.out_features // self.num_heads)
 
 
 class PostNormBlock(nn.Module):

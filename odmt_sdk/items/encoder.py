@@ -156,7 +156,54 @@ class ItemEncoder(nn.Module):
         Raises:
             ValueError: if modalities are missing or unknown.
         """
-        features = features or {}
+        hidden, mask, first = self._before_last_block(item_ids, features or {})
+        # only the first token of each modality and the ID token leave the last block
+        hidden = self._last_block.read(hidden[:, first], hidden, mask[:, first])  # (U, S, D)
+        sources = (*self.modalities, "id")
+        return {source: self.heads[source](hidden[:, i]) for i, source in enumerate(sources)}
+
+    def attention(
+        self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """How much each source reads of every token in the last block, as in eval mode.
+
+        Args:
+            item_ids: (U,) rows in 0..N.
+            features: as for `forward`.
+
+        Returns:
+            Reading source -> source of the tokens -> attention weights (U, H, T_m) of the H heads;
+            one token for "id". Over all tokens they add up to 1. An absent modality counts as the
+            learned token that takes its place, which none but itself reads.
+
+        Raises:
+            ValueError: if modalities are missing or unknown.
+        """
+        training = self.training
+        self.eval()
+        try:
+            hidden, mask, first = self._before_last_block(item_ids, features or {})
+        finally:
+            self.train(training)
+        weights = self._last_block.attention.weights(hidden[:, first], hidden, mask[:, first])
+        sources = (*self.modalities, "id")
+        ends = [*first[1:], hidden.shape[1]]
+        return {
+            reader: {
+                source: weights[:, :, i, start:end]
+                for source, start, end in zip(sources, first, ends, strict=True)
+            }
+            for i, reader in enumerate(sources)
+        }
+
+    @property
+    def _last_block(self) -> PostNormBlock:
+        return cast(PostNormBlock, self.blocks[-1])
+
+    def _before_last_block(
+        self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Tokens (U, T, D) that the last block reads, its mask (U, T, T), first of each source."""
         if set(features) != set(self.modalities):
             raise ValueError(
                 f"got features of {sorted(features)}, this item encoder reads "
@@ -165,13 +212,9 @@ class ItemEncoder(nn.Module):
         features, unknown = self._hide(item_ids, features)
         hidden, valid, first = self._tokens(item_ids, unknown, features)
         mask = id_aware_mask(valid, self.id_visibility)
-        *blocks, last = cast(list[PostNormBlock], list(self.blocks))
-        for block in blocks:
+        for block in cast(list[PostNormBlock], list(self.blocks)[:-1]):
             hidden = block(hidden, mask.unsqueeze(1))
-        # only the first token of each modality and the ID token leave the last block
-        hidden = last.read(hidden[:, first], hidden, mask[:, first])  # (U, S, D)
-        sources = (*self.modalities, "id")
-        return {source: self.heads[source](hidden[:, i]) for i, source in enumerate(sources)}
+        return hidden, mask, first
 
     def _hide(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
