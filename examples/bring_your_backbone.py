@@ -22,7 +22,7 @@ from odmt_sdk import (
     make_shop,
 )
 
-WIDTH, LENGTH, STEPS = 32, 12, 60
+WIDTH, LENGTH, STEPS = 32, 12, 50
 
 
 class OwnClass(nn.Module):
@@ -74,7 +74,7 @@ def tokens(attributes: dict[str, list[str]], names: list[str], width: int) -> to
 
 def main() -> None:
     torch.manual_seed(0)
-    shop = make_shop(num_items=100, num_users=400, image_size=16)
+    shop = make_shop(num_items=100, num_users=300, image_size=16)
     features = ItemFeatures.from_tensors(
         item_ids=shop.items["item_id"],
         text=tokens(shop.attributes, ["category", "style", "finish", "brand"], 24),
