@@ -286,10 +286,11 @@ def test_it_learns_32_sequences_by_heart(case):
     generator = torch.Generator().manual_seed(0)
     sequences = torch.randint(1, 40, (32, 6), generator=generator)
     sequences[:16, :2] = 0
+    torch.manual_seed(1)  # the cases differ in what they drew before
     items = nn.Embedding(40, D, padding_idx=0)
-    optimizer = torch.optim.Adam([*items.parameters(), *backbone.parameters()], lr=0.005)
+    optimizer = torch.optim.Adam([*items.parameters(), *backbone.parameters()], lr=0.003)
     inputs, labels = sequences[:, :-1], sequences[:, -1]
-    for _ in range(1000):
+    for _ in range(1500):  # most need 100; rounding differs between machines
         hidden = backbone(items(inputs), (inputs != 0).long())
         last = hidden if _is_last_only(backbone) else hidden[:, -1]
         logits = last @ items.weight.T
