@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from odmt_sdk.data.interactions import Interactions
     from odmt_sdk.data.shop import make_shop
     from odmt_sdk.data.splits import leave_one_out
+    from odmt_sdk.data.time_split import time_split
     from odmt_sdk.errors import AdapterError
     from odmt_sdk.evaluation.evaluate import evaluate
     from odmt_sdk.figures.recommendations import draw_recommendations
@@ -57,6 +58,7 @@ _HOMES = {
     "leave_one_out": "data.splits",
     "make_shop": "data.shop",
     "register_adapter": "backbones.registry",
+    "time_split": "data.time_split",
 }
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "leave_one_out",
     "make_shop",
     "register_adapter",
+    "time_split",
 ]
 
 __version__ = "0.1.0.dev0"

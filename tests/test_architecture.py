@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "config",
             "errors",
+            "markdown",
             "outputs",
             "processes",
             "scoring",

@@ -3,19 +3,32 @@
 E interactions, B users, N items.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
-from datetime import UTC, date, datetime
-from itertools import compress
-from numbers import Real
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import chain, compress
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from odmt_sdk.data.event_columns import (
+    IntArray,
+    Time,
+    Times,
+    as_time,
+    encode_ids,
+    missing_cells,
+    read_times,
+)
+from odmt_sdk.data.report import Report, Step
 from odmt_sdk.tables import Table, read_columns
 
-IntArray = npt.NDArray[np.int64]
+Repeats = Literal["same_time", "in_a_row", "keep_first", "keep_last"]
+_REPEATS = {
+    "same_time": "one event of a user with an item at a time",
+    "in_a_row": "of the same item several times in a row the first",
+    "keep_first": "a user's first event with an item",
+    "keep_last": "a user's last event with an item",
+}
 
 
 class Interactions:
@@ -23,7 +36,8 @@ class Interactions:
 
     Users and items are numbered in the order in which they first appear in the input; events of a
     user at the same time keep their order in the input. Filters return new objects and leave this
-    one as it is. Most people make one with `Interactions.from_table`.
+    one as it is; `report` says what each of them dropped. Most people make one with
+    `Interactions.from_table`.
 
     Args:
         user_ids: the B distinct users' ids.
@@ -31,6 +45,8 @@ class Interactions:
         item_codes: (E,) position in `item_ids` of each event's item, all events of the first user,
             then all of the second, each in order of time.
         offsets: (B + 1,) where each user's events start in `item_codes`; the last entry is E.
+        times: (E,) when each event was, numbers or datetime64[ns]; None if only the order is known.
+        report: the steps that led here; None starts a new one.
 
     Examples:
         >>> table = {"user_id": ["ann", "bob", "ann"], "item_id": [7, 7, 5], "timestamp": [2, 1, 1]}
@@ -47,11 +63,15 @@ class Interactions:
         item_ids: Iterable[Hashable],
         item_codes: IntArray,
         offsets: IntArray,
+        times: Times | None = None,
+        report: Report | None = None,
     ) -> None:
         self.user_ids: tuple[Hashable, ...] = tuple(user_ids)
         self.item_ids: tuple[Hashable, ...] = tuple(item_ids)
         self.item_codes = item_codes
         self.offsets = offsets
+        self.times = times
+        self.report = report or Report((self._step("given", 0),))
 
     @classmethod
     def from_table(
@@ -61,36 +81,98 @@ class Interactions:
         user: str = "user_id",
         item: str = "item_id",
         timestamp: str | None = "timestamp",
+        missing: Literal["error", "drop"] = "error",
     ) -> "Interactions":
         """Read interactions from a table, one row per event.
 
         Args:
             table: pandas or Polars DataFrame, PyArrow Table, Hugging Face dataset, mapping of
-                columns, list of dicts, or the path of a .csv, .tsv or .parquet file.
+                columns, list of dicts, or the path of a .csv, .tsv, .parquet or .jsonl file.
             user: the column of user ids, which may be any hashable.
             item: the column of item ids, which may be any hashable.
             timestamp: the column of times, numbers or datetimes; None if the rows are in order of
                 time already.
+            missing: "drop" leaves out rows in which a value is missing, "error" raises.
 
         Returns:
-            All E rows as interactions; the same item twice counts twice.
+            All E rows as interactions; the same item twice counts twice, see `drop_repeats`.
 
         Raises:
             ValueError: if a column is absent, a value is missing, a time is neither number nor
                 datetime, or there is no row.
             TypeError: if an id is not hashable.
         """
+        if missing not in ("error", "drop"):
+            raise ValueError(f"missing={missing!r} must be 'error' or 'drop'")
         names = [user, item] if timestamp is None else [user, item, timestamp]
         columns = read_columns(table, names)
+        rows = len(columns[user])
+        if missing == "drop":
+            whole = ~np.logical_or.reduce([missing_cells(values) for values in columns.values()])
+            columns = {name: values[whole] for name, values in columns.items()}
         if not len(columns[user]):
-            raise ValueError("the table of interactions has no rows; give at least one")
-        users, user_ids = _encode_ids(user, columns[user])
-        items, item_ids = _encode_ids(item, columns[item])
-        if timestamp is None:
-            order = np.argsort(users, kind="stable")
-        else:
-            order = np.lexsort((_read_times(timestamp, columns[timestamp]), users))  # stable
-        return cls(user_ids, item_ids, items[order], _offsets(users, len(user_ids)))
+            raise ValueError(
+                "the table of interactions has no rows; give at least one"
+                if not rows
+                else f"each of the {rows:,} rows misses a value of {', '.join(map(repr, names))}"
+            )
+        users, user_ids = encode_ids(user, columns[user])
+        items, item_ids = encode_ids(item, columns[item])
+        times = None if timestamp is None else read_times(timestamp, columns[timestamp])
+        # Both sorts are stable: where times are equal, the order of the rows counts.
+        order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+        read = cls(
+            user_ids,
+            item_ids,
+            items[order],
+            _offsets(users, len(user_ids)),
+            None if times is None else times[order],
+        )
+        what = "read from the table"
+        if missing == "drop":
+            what += ", rows without missing values"
+        read.report = Report((read._step(what, rows - len(read)),))
+        return read
+
+    @classmethod
+    def from_sequences(
+        cls, sequences: Mapping[Hashable, Iterable[Hashable]] | Iterable[Iterable[Hashable]]
+    ) -> "Interactions":
+        """Take sequences of item ids, oldest first, one per user.
+
+        Args:
+            sequences: user id -> items; or the items of each user, who are then called 0, 1, ...;
+                empty sequences are left out.
+
+        Returns:
+            All of them as interactions, without times.
+
+        Raises:
+            ValueError: if there is no item, or an id is missing.
+            TypeError: if a sequence is a single string, or an id is not hashable.
+
+        Examples:
+            >>> Interactions.from_sequences([["mug", "lamp"], ["lamp"]])
+            Interactions(3 events of 2 users with 2 items, 1 to 2 a user)
+        """
+        named = sequences if isinstance(sequences, Mapping) else dict(enumerate(sequences))
+        for user, items in named.items():
+            if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+                raise TypeError(
+                    f"the sequence of user {user!r} is {items!r} ({type(items).__name__}); give a "
+                    "list of item ids, for example items.split()"
+                )
+        filled = {user: list(items) for user, items in named.items()}
+        filled = {user: items for user, items in filled.items() if items}
+        if not filled:
+            raise ValueError("the sequences hold no item; give at least one")
+        flat = list(chain.from_iterable(filled.values()))
+        values = np.fromiter(flat, dtype=object, count=len(flat))
+        codes, item_ids = encode_ids("item_id", values)
+        offsets = np.cumsum([0, *map(len, filled.values())])
+        read = cls(filled, item_ids, codes, offsets)
+        read.report = Report((read._step("read from sequences", 0),))
+        return read
 
     @property
     def num_users(self) -> int:
@@ -111,6 +193,40 @@ class Interactions:
             f"Interactions({len(self):,} events of {self.num_users:,} users with "
             f"{self.num_items:,} items, {lengths.min():,} to {lengths.max():,} a user)"
         )
+
+    def drop_repeats(self, keep: Repeats) -> "Interactions":
+        """Keep one of several interactions of a user with the same item.
+
+        Args:
+            keep: which are repeats, and which one of them stays: "same_time", events logged twice,
+                equal in user, item and time; "in_a_row", an item straight after itself, of which
+                the first stays; "keep_first" and "keep_last", a user's first or last interaction
+                with an item, whatever lies between.
+
+        Returns:
+            The remaining interactions.
+
+        Raises:
+            ValueError: if `keep` is none of these, or "same_time" finds no times.
+        """
+        if keep not in get_args(Repeats):
+            raise ValueError(f"keep={keep!r} must be one of {get_args(Repeats)}")
+        users = self._user_codes()
+        pairs = users * self.num_items + self.item_codes  # (E,)
+        if keep == "in_a_row":
+            repeated = np.concatenate(([False], pairs[1:] == pairs[:-1]))
+        else:
+            if keep == "same_time":
+                order = np.lexsort((self._times("drop_repeats('same_time')"), pairs))
+            else:
+                order = np.argsort(pairs, kind="stable")
+            equal = pairs[order[1:]] == pairs[order[:-1]]  # each with the one before it
+            if keep == "same_time":
+                equal &= self._times("")[order[1:]] == self._times("")[order[:-1]]
+            repeated = np.zeros(len(self), dtype=bool)
+            repeated[order[:-1] if keep == "keep_last" else order[1:]] = equal
+        what = f"drop_repeats({keep!r}), {_REPEATS[keep]}"
+        return self._select(np.flatnonzero(~repeated), what, "")
 
     def k_core(
         self, k: int = 5, *, min_user: int | None = None, min_item: int | None = None
@@ -134,7 +250,7 @@ class Interactions:
         min_user, min_item = (k if least is None else least for least in (min_user, min_item))
         for name, value in (("k", k), ("min_user", min_user), ("min_item", min_item)):
             _check_count(name, value)
-        kept = np.arange(len(self))  # the surviving events, (<= E,)
+        kept: IntArray = np.arange(len(self))  # the surviving events, (<= E,)
         users, items = self._user_codes(), self.item_codes
         while len(kept):
             enough = np.bincount(users)[users] >= min_user
@@ -147,6 +263,23 @@ class Interactions:
             f"k_core with at least {min_user} interactions a user and {min_item} an item",
             "ask for fewer",
         )
+
+    def min_length(self, n: int) -> "Interactions":
+        """Keep users with enough interactions.
+
+        Args:
+            n: the least number of interactions of a user.
+
+        Returns:
+            The remaining interactions.
+
+        Raises:
+            ValueError: if `n` is not a whole number of at least 1, or no user is left.
+        """
+        _check_count("n", n)
+        lengths = np.diff(self.offsets)
+        kept = np.flatnonzero(np.repeat(lengths >= n, lengths))  # (B,) -> (E,)
+        return self._select(kept, f"min_length({n}), at least {n} interactions a user", "ask less")
 
     def last(self, n: int) -> "Interactions":
         """Keep the latest interactions of each user.
@@ -163,7 +296,25 @@ class Interactions:
         _check_count("n", n)
         starts = np.maximum(self.offsets[:-1], self.offsets[1:] - n)  # (B,)
         kept = np.flatnonzero(np.arange(len(self)) >= starts[self._user_codes()])
-        return self._select(kept, f"last({n})", "keep more")
+        return self._select(kept, f"last({n}), the latest {n} of each user", "keep more")
+
+    def before(self, time: Time) -> "Interactions":
+        """Keep the interactions before a time.
+
+        Args:
+            time: a number or a datetime, as the times are; what happened at this time is dropped.
+
+        Returns:
+            The remaining interactions.
+
+        Raises:
+            ValueError: if the interactions have no times, or no user is left.
+            TypeError: if `time` is of another kind than the times.
+        """
+        times = self._times("before")
+        kept = np.flatnonzero(times < as_time("time", time, times))
+        first = f"the first interaction is from {times.min()}"
+        return self._select(kept, f"before({time!s})", first)
 
     def keep_items(self, item_ids: Iterable[Hashable]) -> "Interactions":
         """Keep the interactions with some items, for instance those that have features.
@@ -192,6 +343,17 @@ class Interactions:
     def _user_codes(self) -> IntArray:
         return np.repeat(np.arange(self.num_users), np.diff(self.offsets))  # (B,) -> (E,)
 
+    def _times(self, wanted_by: str) -> Times:
+        if self.times is None:
+            raise ValueError(
+                f"{wanted_by} needs the times of the interactions, which hold only their order: "
+                "read them with from_table(..., timestamp=...)"
+            )
+        return self.times
+
+    def _step(self, what: str, dropped: int) -> Step:
+        return Step(what, dropped, len(self), self.num_users, self.num_items)
+
     def _select(self, kept: IntArray, what: str, way_out: str) -> "Interactions":
         """The events at the positions `kept`, users and items without any left out."""
         if not len(kept):
@@ -201,12 +363,15 @@ class Interactions:
             )
         users, some_users = _renumber(self._user_codes()[kept], self.num_users)
         items, some_items = _renumber(self.item_codes[kept], self.num_items)
-        return Interactions(
+        selected = Interactions(
             compress(self.user_ids, some_users),
             compress(self.item_ids, some_items),
             items,
             _offsets(users, int(some_users.sum())),
+            None if self.times is None else self.times[kept],
         )
+        selected.report = self.report.then(selected._step(what, len(self) - len(kept)))
+        return selected
 
 
 def _offsets(users: IntArray, num_users: int) -> IntArray:
@@ -223,113 +388,3 @@ def _renumber(codes: IntArray, size: int) -> tuple[IntArray, npt.NDArray[np.bool
 def _check_count(name: str, value: object) -> None:
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
-
-
-# ------------------------------------------------------------------ reading columns
-
-
-def _encode_ids(name: str, values: npt.NDArray[Any]) -> tuple[IntArray, list[Hashable]]:
-    """Number the distinct ids in order of first appearance: (E,) codes and the ids."""
-    if values.dtype.kind in "iu":
-        distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        ranks = np.empty_like(order)
-        ranks[order] = np.arange(len(order))
-        return ranks[inverse], distinct[order].tolist()
-    if values.dtype.kind == "f" and (np.abs(values) >= 2**53).any():
-        raise ValueError(
-            f"column {name!r} holds ids as floats of 2**53 and more, which no longer tell "
-            "neighbouring whole numbers apart; read the ids as integers or strings"
-        )
-    numbers: defaultdict[Any, int] = defaultdict()
-    numbers.default_factory = numbers.__len__
-    try:
-        codes = np.fromiter(map(numbers.__getitem__, values.tolist()), np.int64, len(values))
-    except TypeError as error:
-        raise TypeError(
-            f"column {name!r} holds an id that is not hashable ({error}); ids may be strings, "
-            "numbers, tuples or any other hashable"
-        ) from error
-    ids = [_plain(value) for value in numbers]
-    missing = np.fromiter(map(_is_missing, ids), bool, len(ids))
-    if missing.any():
-        _refuse_missing(name, missing[codes])
-    return codes, ids
-
-
-def _read_times(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Times as numbers that sort: datetimes as int64 nanoseconds, numbers as they are."""
-    if values.dtype == object:
-        values = _unbox_times(name, values)
-    kind = values.dtype.kind
-    if kind == "M":
-        _refuse_missing(name, np.isnat(values))
-        nanoseconds = values.astype("datetime64[ns]")
-        if (nanoseconds.astype(values.dtype) != values).any():  # it wraps around silently
-            raise ValueError(
-                f"column {name!r} holds datetimes from {values.min()} to {values.max()}, outside "
-                "the years 1678 to 2261 that nanoseconds can express; correct them or pass numbers"
-            )
-        return nanoseconds.astype(np.int64)
-    if kind == "f":
-        _refuse_missing(name, np.isnan(values))
-        if np.isinf(values).any():
-            raise ValueError(
-                f"column {name!r} holds infinite times in {np.isinf(values).sum():,} of "
-                f"{len(values):,} rows; drop those rows"
-            )
-    elif kind not in "iu":
-        _refuse_times(name, values, 0)
-    return values
-
-
-def _unbox_times(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Python numbers or datetimes as an array of numbers or datetime64."""
-    _refuse_missing(name, np.fromiter(map(_is_missing, values), bool, len(values)))
-    times = [_plain(value) for value in values]
-    kind = date if isinstance(times[0], date) else Real
-    for row, value in enumerate(times):
-        if not isinstance(value, kind) or isinstance(value, bool):
-            _refuse_times(name, values, row)
-    if kind is Real:
-        return np.array(times)
-    aware = {getattr(value, "tzinfo", None) is not None for value in times}
-    if len(aware) > 1:
-        raise ValueError(
-            f"column {name!r} mixes datetimes with and without a time zone; give all of its "
-            f"{len(values):,} rows one, or none"
-        )
-    return np.array([_without_zone(value) for value in times], dtype="datetime64[us]")
-
-
-def _without_zone(value: date) -> date:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC).replace(tzinfo=None)
-    return value
-
-
-def _refuse_times(name: str, values: npt.NDArray[Any], row: int) -> None:
-    value = _plain(values[row])
-    raise ValueError(
-        f"column {name!r} holds {value!r} ({type(value).__name__}) in row {row:,} of "
-        f"{len(values):,} rows; times must be numbers or datetimes: convert the column, for "
-        "example with pandas.to_datetime, or pass timestamp=None to take the rows in their order"
-    )
-
-
-def _refuse_missing(name: str, missing: npt.NDArray[np.bool_]) -> None:
-    if missing.any():
-        raise ValueError(
-            f"column {name!r} has {missing.sum():,} missing values in {len(missing):,} rows, the "
-            f"first in row {missing.argmax():,}; drop those rows or fill them in first"
-        )
-
-
-def _is_missing(value: Any) -> bool:
-    """None, NaN, NaT, or the NA of pandas, which refuses to be compared."""
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
-
-
-def _plain(value: Any) -> Any:
-    """The Python value of a numpy scalar; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odmt_sdk.data.interactions import IntArray, Interactions
+from odmt_sdk.data.event_columns import IntArray
+from odmt_sdk.data.interactions import Interactions
+from odmt_sdk.data.report import Report, Step
 from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
 from odmt_sdk.vocabulary import ItemVocabulary
 
+TRAIN = "train, sequences of at least 2"
 _MIN_EVALUATED = 3  # one item to read, one to validate on, one to test on
 
 
@@ -27,6 +30,8 @@ class Split:
         test: queries for the final result.
         vocabulary: the item ids behind the rows 1..N.
         item_counts: (N + 1,) how often each row occurs in the training part, row 0 being padding.
+        report: the steps from the input to the parts; of the parts it says how many interactions
+            are trained on or to be found, and how many could not be used.
 
     Examples:
         >>> table = {"user_id": ["ann"] * 4, "item_id": ["a", "b", "c", "d"]}
@@ -42,6 +47,7 @@ class Split:
     test: RankingDataset
     vocabulary: ItemVocabulary
     item_counts: Tensor = field(repr=False)
+    report: Report = field(default_factory=Report, repr=False)
 
 
 def leave_one_out(
@@ -76,7 +82,7 @@ def leave_one_out(
     """
     if vocabulary is None:
         vocabulary = ItemVocabulary(interactions.item_ids)
-    rows = _item_rows(interactions, vocabulary)[interactions.item_codes]  # (N,) -> (E,)
+    rows = item_rows(interactions, vocabulary)[interactions.item_codes]  # (N,) -> (E,)
     starts, lengths = interactions.offsets[:-1], np.diff(interactions.offsets)  # (B,)
 
     evaluated = lengths >= _MIN_EVALUATED  # (B,)
@@ -102,28 +108,45 @@ def leave_one_out(
     held_out = np.concatenate((validation_targets, test_targets))
     size = len(vocabulary) + 1
     counts = np.bincount(rows, minlength=size) - np.bincount(held_out, minlength=size)
+    trained, offsets = cut_pieces(rows, starts[trainable], train_lengths[trainable])
     return Split(
-        train=SequenceDataset(
-            *_cut(rows, starts[trainable], train_lengths[trainable]), max_seq_length=max_seq_length
-        ),
+        train=SequenceDataset(trained, offsets, max_seq_length=max_seq_length),
         validation=RankingDataset(
-            *_cut(rows, starts_, lengths_ - 2),
+            *cut_pieces(rows, starts_, lengths_ - 2),
             validation_targets,
             user_ids,
             max_seq_length=max_seq_length,
         ),
         test=RankingDataset(
-            *_cut(rows, starts_, lengths_ - 1),
+            *cut_pieces(rows, starts_, lengths_ - 1),
             test_targets,
             user_ids,
             max_seq_length=max_seq_length,
         ),
         vocabulary=vocabulary,
         item_counts=torch.from_numpy(counts),
+        report=interactions.report.then(
+            train_step(
+                f"{TRAIN}, without the last two of a user", trained, offsets, int(counts.sum())
+            ),
+            target_step("validation, the second last of a user", validation_targets),
+            target_step("test, the last of a user", test_targets),
+        ),
     )
 
 
-def _item_rows(interactions: Interactions, vocabulary: ItemVocabulary) -> IntArray:
+def train_step(what: str, rows: IntArray, offsets: IntArray, total: int) -> Step:
+    """Report sequences to train on; the rest of the `total` events stands alone."""
+    return Step(what, total - len(rows), len(rows), len(offsets) - 1, len(np.unique(rows)))
+
+
+def target_step(what: str, targets: IntArray, users: int | None = None, dropped: int = 0) -> Step:
+    """Report items to find, by default one of each user."""
+    users = len(targets) if users is None else users
+    return Step(what, dropped, len(targets), users, len(np.unique(targets)))
+
+
+def item_rows(interactions: Interactions, vocabulary: ItemVocabulary) -> IntArray:
     """The vocabulary's row of each of the interactions' items, (N,)."""
     unknown = (item for item in interactions.item_ids if item not in vocabulary)
     if shown := list(islice(unknown, 3)):
@@ -137,7 +160,7 @@ def _item_rows(interactions: Interactions, vocabulary: ItemVocabulary) -> IntArr
     return np.array(vocabulary.rows(interactions.item_ids), dtype=np.int64)
 
 
-def _cut(rows: IntArray, starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+def cut_pieces(rows: IntArray, starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
     """The pieces of `rows` (E,) that begin at `starts`, end to end, with their offsets."""
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from odmt_sdk.markdown import markdown_table
+
 DEFAULT_METRICS = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
 
 
@@ -40,15 +42,4 @@ def metrics_table(
         for source in own if sources and len(own) > 1 else ():
             values = (found[f"{source}/{metric}"] for metric in metrics)
             rows.append([f"- {source} alone", *(f"{value:.4f}" for value in values)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in rows
-    ]
-    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
-    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
+    return markdown_table(rows)

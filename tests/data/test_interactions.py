@@ -1,5 +1,6 @@
 import datetime as dt
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -309,3 +310,159 @@ def test_counts_must_be_positive_whole_numbers(value):
     if value is not None:  # None means k
         with pytest.raises(ValueError, match=r"min_item=.* must be a whole number of at least 1"):
             interactions.k_core(1, min_item=value)
+
+
+@given(EVENTS, st.integers(1, 4))
+def test_min_length_equals_its_slow_twin(events, n):
+    lengths = Counter(event[0] for event in events)
+    remaining = [event for event in events if lengths[event[0]] >= n]
+    expect_filtered(lambda: interactions_of(events).min_length(n), events, remaining)
+
+
+@given(EVENTS, st.integers(0, 5))
+def test_before_equals_its_slow_twin(events, time):
+    remaining = [event for event in events if event[2] < time]
+    expect_filtered(lambda: interactions_of(events).before(time), events, remaining)
+
+
+def slow_drop_repeats(history, keep):
+    """(item, time) pairs of one user, in order."""
+    kept = []
+    for position, (item, time) in enumerate(history):
+        before, after = history[:position], history[position + 1 :]
+        repeated = {
+            "same_time": (item, time) in before,
+            "in_a_row": bool(before) and before[-1][0] == item,
+            "keep_first": item in [other for other, _ in before],
+            "keep_last": item in [other for other, _ in after],
+        }[keep]
+        if not repeated:
+            kept.append(item)
+    return kept
+
+
+@pytest.mark.parametrize("keep", ["same_time", "in_a_row", "keep_first", "keep_last"])
+@given(events=EVENTS)
+def test_drop_repeats_equals_its_slow_twin(keep, events):
+    histories = {}
+    for user, item, time in sorted(events, key=lambda event: event[2]):  # stable
+        histories.setdefault(user, []).append((item, time))
+    dropped = interactions_of(events).drop_repeats(keep)
+    assert sequences(dropped) == {
+        user: slow_drop_repeats(history, keep) for user, history in histories.items()
+    }
+
+
+def test_drop_repeats_refuses():
+    with pytest.raises(ValueError, match=r"keep='first' must be one of \('same_time', 'in_a_row'"):
+        interactions_of([(0, "a", 0)]).drop_repeats("first")
+    with pytest.raises(ValueError, match=r"drop_repeats\('same_time'\) needs the times .*from_tab"):
+        Interactions.from_sequences([[1]]).drop_repeats("same_time")
+
+
+@given(EVENTS)
+def test_times_follow_their_events(events):
+    interactions = interactions_of(events).last(3)
+    assert len(interactions.times) == len(interactions)
+    starts = set(interactions.offsets.tolist())
+    steps = np.diff(interactions.times)
+    assert all(step >= 0 for i, step in enumerate(steps, start=1) if i not in starts)
+    pieces = np.split(interactions.times, interactions.offsets[1:-1])
+    for user, piece in zip(interactions.user_ids, pieces, strict=True):
+        times = sorted(event[2] for event in events if event[0] == user)
+        assert piece.tolist() == times[-3:]
+
+
+# --------------------------------------------------------------------------- sequences
+
+
+def test_lists_of_sequences():
+    assert sequences(Interactions.from_sequences([["b", "a", "b"], [], ("c",)])) == {
+        0: ["b", "a", "b"],
+        2: ["c"],
+    }
+    named = Interactions.from_sequences({"ann": iter([3, 1]), "bob": np.array([1])})
+    assert sequences(named) == {"ann": [3, 1], "bob": [1]}
+    assert named.times is None
+
+
+@given(EVENTS)
+def test_sequences_are_the_table_in_order(events):
+    slow = slow_sequences(events)
+    taken = Interactions.from_sequences(slow)
+    assert sequences(taken) == slow
+    flat = [(user, item) for user, items in slow.items() for item in items]
+    users, items = zip(*flat, strict=True)
+    table = Interactions.from_table({"user_id": users, "item_id": items}, timestamp=None)
+    assert (taken.user_ids, taken.item_ids) == (table.user_ids, table.item_ids)
+    assert np.array_equal(taken.item_codes, table.item_codes)
+
+
+@pytest.mark.parametrize(
+    ("given_sequences", "error", "message"),
+    [
+        ([], ValueError, "the sequences hold no item"),
+        ({"ann": []}, ValueError, "the sequences hold no item"),
+        (["a b c"], TypeError, r"user 0 is 'a b c' \(str\); give a list .*split"),
+        ([1, 2], TypeError, r"user 0 is 1 \(int\)"),
+        ([[1, None]], ValueError, "'item_id' has 1 missing values in 2 rows"),
+        ([[[1]]], TypeError, "not hashable"),
+    ],
+)
+def test_sequences_that_are_none(given_sequences, error, message):
+    with pytest.raises(error, match=message):
+        Interactions.from_sequences(given_sequences)
+
+
+# --------------------------------------------------------------------------- report
+
+
+def test_report_says_what_was_dropped_and_why():
+    events = [(0, "a", 0), (0, "a", 1), (0, "b", 2), (0, "c", 3), (1, "a", 0), (1, "b", 1)]
+    interactions = interactions_of(events).drop_repeats("keep_first").k_core(2, min_item=1)
+    interactions = interactions.min_length(3).keep_items("ab").last(1)
+    numbers = [step[1:] for step in interactions.report.steps]
+    assert numbers == [
+        (0, 6, 2, 3),
+        (1, 5, 2, 3),
+        (0, 5, 2, 3),
+        (2, 3, 1, 3),
+        (1, 2, 1, 2),
+        (1, 1, 1, 1),
+    ]
+    printed = str(interactions.report).splitlines()
+    columns = [cell.strip() for cell in printed[0].strip("|").split("|")]
+    assert columns == ["step", "dropped", "interactions", "users", "items"]
+    assert "| min_length(3), at least 3 interactions a user " in printed[5]
+    assert "| last(1), the latest 1 of each user " in printed[7]
+    assert len(set(map(len, printed))) == 1  # aligned
+
+
+@given(EVENTS, st.integers(1, 3))
+def test_report_adds_up(events, k):
+    try:
+        interactions = interactions_of(events).drop_repeats("in_a_row").k_core(k).last(2)
+    except ValueError:
+        return
+    steps = interactions.report.steps
+    for before, after in pairwise(steps):
+        assert before.interactions - after.dropped == after.interactions
+    assert steps[-1][2:] == (len(interactions), interactions.num_users, interactions.num_items)
+
+
+def test_rows_with_missing_values_can_be_dropped():
+    table = {
+        "user_id": ["u", None, "u", "u", "v"],
+        "item_id": ["a", "b", "c", float("nan"), "e"],
+        "timestamp": [3.0, 1.0, 1.0, 2.0, np.nan],
+    }
+    interactions = Interactions.from_table(table, missing="drop")
+    assert sequences(interactions) == {"u": ["c", "a"]}
+    (step,) = interactions.report.steps
+    assert (step.what, step.dropped) == ("read from the table, rows without missing values", 3)
+    with pytest.raises(ValueError, match="each of the 1 rows misses a value of 'user_id', 'item"):
+        Interactions.from_table(
+            {"user_id": [None], "item_id": [1], "timestamp": [1]}, missing="drop"
+        )
+    with pytest.raises(ValueError, match="missing='skip' must be 'error' or 'drop'"):
+        Interactions.from_table(table, missing="skip")

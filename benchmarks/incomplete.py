@@ -1,0 +1,317 @@
+"""Incomplete and growing catalogues on real data: missing pictures, and items that came later.
+
+The folder is that of `real_data.py`; some of its items may lack `images/<item_id>.jpg`.
+
+Missing pictures: ID and text; ID, text and those pictures that there are; the same with an array of
+zeros in place of every picture that is missing, as if it were one. Late items: a tenth of the items
+is taken out of the training data with all of its interactions and added to the trained model by
+content alone; each interaction with one of them is then a query, "which item comes next?".
+
+    python benchmarks/incomplete.py --data FOLDER --text-encoder DIR --image-encoder DIR
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from odmt_sdk import (
+    Interactions,
+    ItemFeatures,
+    ODMTConfig,
+    ODMTWrapper,
+    SASRec,
+    fit,
+    leave_one_out,
+)
+from odmt_sdk.data.sequences import RankingDataset
+from odmt_sdk.data.splits import Split
+from odmt_sdk.evaluation.evaluate import FUSED, rank_targets
+from odmt_sdk.tables import read_columns
+
+CUT = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="*", default=["missing", "late"], help="missing, late")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--text-encoder", required=True, help="folder or Hub name")
+    parser.add_argument("--text-pooling", default="mean", choices=("first", "mean"))
+    parser.add_argument("--image-encoder", required=True, help="folder or Hub name")
+    parser.add_argument("--text-tokens", type=int, default=8)
+    parser.add_argument("--image-tokens", type=int, default=1, help="1 = pooled")
+    parser.add_argument("--output", type=Path, default=Path("outputs/incomplete"))
+    parser.add_argument("--positions", type=int, default=50)
+    parser.add_argument("--events", type=int, default=0, help="latest of each user; 0 = all")
+    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--warmup-steps", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--patience", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--modality-dropout", type=float, default=0.0)
+    parser.add_argument("--id-dropout", type=float, nargs="+", default=[0.0, 0.3])
+    parser.add_argument("--distillation-weight", type=float, default=1.0)
+    parser.add_argument("--standardize", action="store_true")
+    parser.add_argument("--validation", action="store_true", help="report it in place of the test")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    interactions = Interactions.from_table(arguments.data / "interactions.parquet")
+    if arguments.events:
+        interactions = interactions.last(arguments.events)
+    interactions = interactions.k_core(5)
+    items = read_columns(arguments.data / "items.parquet", ["item_id", "text"])
+    paths = [arguments.data / "images" / f"{item_id}.jpg" for item_id in items["item_id"]]
+    features = ItemFeatures.from_items(
+        {**items, "image": [path if path.exists() else None for path in paths]},
+        text_encoder=arguments.text_encoder,
+        text_pooling=arguments.text_pooling,
+        image_encoder=arguments.image_encoder,
+        max_text_tokens=arguments.text_tokens,
+        max_image_tokens=arguments.image_tokens,
+    ).select(interactions.item_ids)
+    print(interactions, features, sep="\n")
+
+    found = {}
+    if "missing" in arguments.part:
+        found["missing"] = missing_pictures(interactions, features, arguments)
+    if "late" in arguments.part:
+        found["late"] = late_items(interactions, features, arguments)
+    (arguments.output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+# ------------------------------------------------------------------ missing pictures
+
+
+def missing_pictures(
+    interactions: Interactions, features: ItemFeatures, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """NDCG of the three ways to treat missing pictures, and paired differences by user."""
+    text = ItemFeatures(features.vocabulary, {"text": features["text"]})
+    variants = {
+        "ID and text": text,
+        "pictures where there are any": features,
+        "zeros as pictures": with_zeros(features),
+    }
+    split = leave_one_out(
+        interactions, vocabulary=features.vocabulary, max_seq_length=arguments.positions
+    )
+    queries = split.validation if arguments.validation else split.test
+    config = settings(arguments, modality_dropout=arguments.modality_dropout)
+    gains = {name: [] for name in variants}
+    for seed in range(arguments.seeds):
+        for name, item_features in variants.items():
+            model = train(item_features, split, config, seed, arguments, f"{name} {seed}")
+            gains[name].append(ndcg(rank_targets(model, queries, progress=False)[FUSED]))
+            print(f"seed {seed}, {name}: ndcg@{CUT} {gains[name][-1].mean():.4f}", flush=True)
+
+    pictured = (features["image"].lengths > 0)[queries.targets]
+    groups = {"all": pictured | True, "pictured": pictured, "not pictured": ~pictured}
+    means = {name: torch.stack(values).mean(0) for name, values in gains.items()}  # (Q,)
+    print(f"\n| ndcg@{CUT} of targets | " + " | ".join(groups) + " | by seed |")
+    print("|---|" + "---:|" * len(groups) + "---|")
+    for name, mean in means.items():
+        cells = [f"{mean[group].mean():.4f}" for group in groups.values()]
+        seeds = ", ".join(f"{gain.mean():.4f}" for gain in gains[name])
+        print(f"| {name} | {' | '.join(cells)} | {seeds} |")
+    full = means["pictures where there are any"]
+    for name in ("ID and text", "zeros as pictures"):
+        difference = full - means[name]
+        error = 1.96 * difference.std() / math.sqrt(len(difference))
+        print(f"over {name}: {difference.mean():+.4f} +- {error:.4f} (95 %, users paired)")
+    return {name: [float(g.mean()) for g in gain] for name, gain in gains.items()}
+
+
+def with_zeros(features: ItemFeatures) -> ItemFeatures:
+    """Every item has a full set of picture tokens; those of a missing picture are zeros."""
+    tokens = features["image"].tokens
+    text = ItemFeatures(features.vocabulary, {"text": features["text"]})
+    return text.add_modality("image", tokens)
+
+
+# ------------------------------------------------------------------ late items
+
+
+def late_items(
+    interactions: Interactions, features: ItemFeatures, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """How often late items are found, by the model, by chance and by popularity."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in range(arguments.seeds):
+        generator = np.random.default_rng(seed)
+        shuffled = generator.permutation(interactions.num_items)
+        tenth = interactions.num_items // 10
+        # Settings are chosen on other late items than those of the result.
+        first = tenth if arguments.validation else 0
+        late = [interactions.item_ids[code] for code in shuffled[first : first + tenth]]
+        chosen = set(late)
+        known = interactions.keep_items(i for i in interactions.item_ids if i not in chosen)
+        trained = features.select(known.item_ids)
+        split = leave_one_out(
+            known, vocabulary=trained.vocabulary, max_seq_length=arguments.positions
+        )
+        for id_dropout in arguments.id_dropout:
+            config = settings(
+                arguments, modality_dropout=arguments.modality_dropout, id_dropout=id_dropout
+            )
+            name = f"id_dropout {id_dropout}"
+            model = train(trained, split, config, seed, arguments, f"late {name} {seed}")
+            model.add_items(features.select(late))
+            vocabulary = model.vocabulary
+            queries = late_queries(interactions, vocabulary, len(known.item_ids), arguments)
+            among = AmongLate(queries, len(known.item_ids))
+            row = {
+                "of all": hit_rate(rank_targets(model, queries, progress=False)[FUSED]),
+                "of the late": hit_rate(rank_targets(model, among, progress=False)[FUSED]),
+            }
+            found.setdefault(name, []).append(row)
+            print(f"seed {seed}, {name}: {row}", flush=True)
+        found.setdefault("chance", []).append(chance(queries, len(vocabulary), len(late)))
+        counts = np.concatenate([split.item_counts.numpy(), np.zeros(len(late), dtype=np.int64)])
+        found.setdefault("popularity in training", []).append(
+            popularity(queries, counts, len(late), generator)
+        )
+        rows = np.array(vocabulary.rows(interactions.item_ids))[interactions.item_codes]
+        found.setdefault("popularity with all data (it looks ahead)", []).append(
+            popularity(queries, np.bincount(rows, minlength=len(counts)), len(late), generator)
+        )
+    print(f"\n{len(queries):,} queries, {len(late)} late items of {len(vocabulary)}")
+    print(f"\n| hit_rate@{CUT} | among all items | among the late items | by seed |")
+    print("|---|---:|---:|---|")
+    for name, rows_ in found.items():
+        of_all, of_late = (np.mean([row[key] for row in rows_]) for key in rows_[0])
+        seeds = ", ".join(f"{row['of all']:.4f} / {row['of the late']:.4f}" for row in rows_)
+        print(f"| {name} | {of_all:.4f} | {of_late:.4f} | {seeds} |")
+    return found
+
+
+def late_queries(
+    interactions: Interactions, vocabulary: Any, num_known: int, arguments: argparse.Namespace
+) -> RankingDataset:
+    """One query per interaction with a late item; the history holds the known items before it."""
+    rows = np.array(vocabulary.rows(interactions.item_ids))[interactions.item_codes]
+    histories, targets, users = [], [], []
+    for user, piece in zip(
+        interactions.user_ids, np.split(rows, interactions.offsets[1:-1]), strict=True
+    ):
+        for position in np.flatnonzero(piece > num_known):
+            before = piece[:position]
+            before = before[before <= num_known]
+            if len(before) >= 2:
+                histories.append(before)
+                targets.append(piece[position])
+                users.append(user)
+    offsets = np.cumsum([0, *map(len, histories)])
+    return RankingDataset(
+        np.concatenate(histories),
+        offsets,
+        np.array(targets),
+        users,
+        max_seq_length=arguments.positions,
+    )
+
+
+class AmongLate(Dataset[dict[str, Any]]):
+    """The same queries with all known items left out of the ranking."""
+
+    def __init__(self, queries: RankingDataset, num_known: int) -> None:
+        self.queries = queries
+        self.known = torch.arange(1, num_known + 1)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.queries[index], "seen_ids": self.known}
+
+
+def chance(queries: RankingDataset, num_items: int, num_late: int) -> dict[str, float]:
+    """Hit rate of a random order."""
+    seen = (len(np.unique(query["seen_ids"])) for query in iterate(queries))
+    of_all = np.mean([CUT / (num_items - count) for count in seen])
+    return {"of all": float(of_all), "of the late": CUT / num_late}
+
+
+def popularity(
+    queries: RankingDataset, counts: np.ndarray, num_late: int, generator: np.random.Generator
+) -> dict[str, float]:
+    """Hit rate of the order by popularity, equals in random order."""
+    order = counts + generator.random(len(counts)) / 2
+    order[0] = -1  # padding
+    late = order[-num_late:]
+    ranks, among = [], []
+    for query in iterate(queries):
+        target = order[query["target_ids"]]
+        above = order > target
+        above[query["seen_ids"]] = False
+        ranks.append(1 + int(above.sum()))
+        among.append(1 + int((late > target).sum()))
+    return {
+        "of all": hit_rate(torch.tensor(ranks)),
+        "of the late": hit_rate(torch.tensor(among)),
+    }
+
+
+def iterate(queries: RankingDataset) -> Iterator[dict[str, Any]]:
+    return (queries[index] for index in range(len(queries)))
+
+
+# ------------------------------------------------------------------ training and metrics
+
+
+def settings(arguments: argparse.Namespace, **changes: float) -> ODMTConfig:
+    return ODMTConfig(distillation_weight=arguments.distillation_weight, **changes)
+
+
+def train(
+    features: ItemFeatures,
+    split: Split,
+    config: ODMTConfig,
+    seed: int,
+    arguments: argparse.Namespace,
+    name: str,
+) -> ODMTWrapper:
+    torch.manual_seed(seed)
+    if arguments.standardize:
+        features = features.standardize()
+    backbone = SASRec(arguments.hidden_size, max_seq_length=arguments.positions)
+    model = ODMTWrapper(backbone, features, config)
+    result = fit(
+        model,
+        split,
+        arguments.output / name.replace(" ", "-"),
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        warmup_steps=arguments.warmup_steps,
+        patience=arguments.patience,
+        seed=seed,
+        k=(CUT,),
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+    )
+    validation, test = (part[f"ndcg@{CUT}"] for part in (result.validation, result.test))
+    print(f"{name}: best epoch {result.best_epoch:.0f}, {validation:.4f}, {test:.4f}", flush=True)
+    return model
+
+
+def ndcg(ranks: torch.Tensor) -> torch.Tensor:
+    """(Q,) ranks to (Q,) gains."""
+    return torch.where(ranks <= CUT, 1 / torch.log2(ranks + 1.0), 0.0)
+
+
+def hit_rate(ranks: torch.Tensor | Sequence[int]) -> float:
+    return float((torch.as_tensor(ranks) <= CUT).float().mean())
+
+
+if __name__ == "__main__":
+    main()
