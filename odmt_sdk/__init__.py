@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from odmt_sdk.items.features import ItemFeatures
     from odmt_sdk.losses.mixin import OnlineDistillationMixin
     from odmt_sdk.pipeline import fit
+    from odmt_sdk.training.lazy_adamw import LazyAdamW
     from odmt_sdk.training.trainer import ODMTTrainer
     from odmt_sdk.vocabulary import ItemVocabulary
     from odmt_sdk.wrapper import ODMTWrapper
@@ -43,6 +44,7 @@ _HOMES = {
     "ItemEncoder": "items.encoder",
     "ItemFeatures": "items.features",
     "ItemVocabulary": "vocabulary",
+    "LazyAdamW": "training.lazy_adamw",
     "Mamba2": "backbones.mamba",
     "NextItNet": "backbones.nextitnet",
     "ODMTConfig": "config",
@@ -70,6 +72,7 @@ __all__ = [
     "ItemEncoder",
     "ItemFeatures",
     "ItemVocabulary",
+    "LazyAdamW",
     "Mamba2",
     "NextItNet",
     "ODMTConfig",

@@ -48,6 +48,9 @@ class ODMTConfig:
         item_chunk_size: train on so many items at a time, whose inner states are computed again
             for the gradient: the same numbers in less memory and more time. None = all at once.
         loss_chunk_size: the same for the loss, so many positions at a time.
+        sparse_id_gradients: whether the gradient of the table of IDs holds only the rows of the
+            batch, so that no step costs more for a larger catalogue; asks for the optimizer
+            `LazyAdamW`, which `fit` and `ODMTTrainer` use.
         gather_candidates: whether the items of all processes of a distributed run are candidates,
             so that many devices train as one on a large batch.
 
@@ -83,6 +86,7 @@ class ODMTConfig:
     logq_correction: bool = True
     item_chunk_size: int | None = None
     loss_chunk_size: int | None = None
+    sparse_id_gradients: bool = False
     gather_candidates: bool = False
 
     def __post_init__(self) -> None:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from odmt_sdk.data.splits import Split
+from odmt_sdk.training.lazy_adamw import LazyAdamW
 from odmt_sdk.training.trainer import ODMTTrainer
 from odmt_sdk.wrapper import ODMTWrapper
 
@@ -123,7 +123,7 @@ def fit(
         groups = model.parameter_groups(
             learning_rate=learning_rate, backbone_learning_rate=backbone_learning_rate
         )
-        optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+        optimizer = LazyAdamW(groups, weight_decay=weight_decay)
     trainer = ODMTTrainer(
         model=model,
         args=TrainingArguments(output_dir=str(output_dir), **settings),

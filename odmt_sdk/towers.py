@@ -154,6 +154,10 @@ class SourceTowers(nn.Module):
         self._template = None  # the user's own object is needed no more
         self.backbones = SourceBackbones(made)
         self.vocabulary, self._widths = vocabulary, dict(widths)
+        if self.config.sparse_id_gradients:
+            for module in encoder.modules():
+                if isinstance(module, nn.Embedding):
+                    module.sparse = True
         self.item_encoder = encoder.to(device=template.like.device, dtype=template.like.dtype)
         self.register_buffer(
             "item_log_probability", torch.zeros(len(vocabulary) + 1, device=template.like.device)
@@ -325,13 +329,14 @@ class SourceTowers(nn.Module):
         if item_embeddings is None:
             distinct, columns = torch.unique(item_ids, return_inverse=True)
             item_embeddings = self.encode_items(distinct)
-        positions = torch.arange(item_ids.shape[1], device=item_ids.device)
-        last = (positions * mask).argmax(1, keepdim=True)  # (B, L) -> (B, 1)
+        users, slots = item_ids.shape
+        last = (torch.arange(slots, device=item_ids.device) * mask).argmax(1)  # (B, L) -> (B,)
+        positions = torch.arange(users, device=item_ids.device) * slots + last
         encoded = {}
         for source in encoder.sources:
             inputs = item_embeddings[source][columns] * mask[..., None]  # (B, L, D)
             encoded[source] = backbones(
-                inputs, mask.long(), source, item_ids=item_ids * mask, read=positions == last
+                inputs, mask.long(), source, item_ids=item_ids * mask, positions=positions
             )
         return encoded
 

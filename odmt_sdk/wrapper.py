@@ -14,12 +14,8 @@ from odmt_sdk.backbones.registry import AdapterBuilder
 from odmt_sdk.backbones.template import BackboneTemplate
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.items.feature_set import FeatureSet
-from odmt_sdk.losses.gathering import gather_candidates, gather_sequences, own_sequences
-from odmt_sdk.losses.in_batch import (
-    InBatchCandidates,
-    distinct_items,
-    in_batch_candidates,
-)
+from odmt_sdk.losses.gathering import share_candidates
+from odmt_sdk.losses.in_batch import InBatchCandidates, in_batch_candidates
 from odmt_sdk.losses.mixin import OnlineDistillationMixin
 from odmt_sdk.losses.popularity import log_probability
 from odmt_sdk.outputs import ODMTOutput, Recommendations
@@ -161,10 +157,9 @@ class ODMTWrapper(OnlineDistillationMixin, SavedTowers):
         last_only = backbones.last_only and not self.config.prefix_augmentation
         scale: float | torch.Tensor = 1.0
         if self.config.gather_candidates and is_distributed():
-            sequences = gather_sequences(item_ids, mask)
-            own_items = self.encode_items(distinct_items(item_ids, mask))
-            candidates, items, scale = gather_candidates(sequences, own_items, last_only=last_only)
-            item_ids, mask = own_sequences(sequences)
+            shared = share_candidates(item_ids, mask, last_only=last_only)
+            item_ids, mask, candidates = shared.item_ids, shared.attention_mask, shared.candidates
+            items, scale = shared.gather(self.encode_items(shared.own_item_ids)), shared.scale
         else:
             candidates = in_batch_candidates(item_ids, mask, last_only=last_only)
             items = self.encode_items(candidates.item_ids)
@@ -176,7 +171,7 @@ class ODMTWrapper(OnlineDistillationMixin, SavedTowers):
                 mask[:, :-1].long(),
                 source,
                 item_ids=item_ids[:, :-1] * mask[:, :-1],
-                read=candidates.valid,
+                positions=candidates.positions,
             )
         chunk = self.config.loss_chunk_size
         if chunk is None or len(candidates.labels) <= chunk:
@@ -205,7 +200,11 @@ class ODMTWrapper(OnlineDistillationMixin, SavedTowers):
             log_q = self.item_log_probability[candidates.item_ids]
             logits = {source: values - log_q for source, values in logits.items()}
         loss, parts = self.online_distillation_loss(
-            logits, candidates.labels, epoch=epoch, log_multiplicity=candidates.log_multiplicity
+            logits,
+            candidates.labels,
+            epoch=epoch,
+            log_multiplicity=candidates.log_multiplicity,
+            ignore_index=None,
         )
         return loss, parts, logits
 

@@ -36,7 +36,7 @@ class SourceBackbones(nn.Module):
         source: str,
         *,
         item_ids: torch.Tensor,
-        read: torch.Tensor,
+        positions: torch.Tensor,
     ) -> torch.Tensor:
         """Read one source's sequences.
 
@@ -45,7 +45,7 @@ class SourceBackbones(nn.Module):
             attention_mask: (B, L) int64, 1 = real.
             source: which backbone to use.
             item_ids: (B, L) rows, 0 = padding.
-            read: boolean (B, L), the positions whose states are wanted; P of them.
+            positions: (P,) places in (B * L,) whose states are wanted, rising.
 
         Returns:
             (P, D), user by user. A backbone that returns only its last state reads a sequence of
@@ -58,7 +58,7 @@ class SourceBackbones(nn.Module):
         last_only = getattr(backbone, "last_only", False)
         if last_only:
             inputs_embeds, attention_mask, item_ids = _prefixes(
-                inputs_embeds, attention_mask, item_ids, read
+                inputs_embeds, attention_mask, item_ids, positions
             )
         if last_only and not len(item_ids):
             return inputs_embeds.sum(1)  # (0, L, D) -> (0, D)
@@ -71,19 +71,20 @@ class SourceBackbones(nn.Module):
                 f"{type(backbone).__name__} returned {got} for inputs_embeds of shape "
                 f"{tuple(inputs_embeds.shape)}; it must return one tensor {tuple(expected)}"
             )
-        return hidden if last_only else hidden[read]
+        return hidden if last_only else hidden.flatten(0, 1)[positions]  # (P, D)
 
 
 def _prefixes(
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor,
     item_ids: torch.Tensor,
-    read: torch.Tensor,
+    positions: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """For each position read the sequence that ends there, left-padded: (B, L) -> (P, L)."""
-    length = read.shape[1]
-    users, ends = read.nonzero(as_tuple=True)  # (P,)
-    columns = torch.arange(length, device=read.device) + (ends - length + 1).unsqueeze(1)  # (P, L)
+    length = item_ids.shape[1]
+    users, ends = positions // max(length, 1), positions % max(length, 1)  # (P,)
+    slots = torch.arange(length, device=item_ids.device)
+    columns = slots + (ends - length + 1).unsqueeze(1)  # (P, L)
     inside, columns, users = columns >= 0, columns.clamp(min=0), users.unsqueeze(1)
     mask = attention_mask[users, columns] * inside
     return inputs_embeds[users, columns] * mask.unsqueeze(-1), mask, item_ids[users, columns] * mask

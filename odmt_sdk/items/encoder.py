@@ -136,7 +136,10 @@ class ItemEncoder(nn.Module):
         table = self.id_embedding.weight
         new = self.missing_tokens["id"].detach().to(table).expand(count, -1)
         self.id_embedding = nn.Embedding.from_pretrained(
-            torch.cat([table.detach(), new]), freeze=not table.requires_grad, padding_idx=0
+            torch.cat([table.detach(), new]),
+            freeze=not table.requires_grad,
+            padding_idx=0,
+            sparse=self.id_embedding.sparse,
         )
         self.unseen = torch.cat([self.unseen, self.unseen.new_ones(count)])
 
@@ -245,7 +248,9 @@ class ItemEncoder(nn.Module):
         for name in self.modalities:
             tokens, lengths = features[name]
             exists = torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
-            if tokens.device.type != "cpu" or not bool(exists.all()):  # elsewhere asking would wait
+            # whether all exist is asked only where it costs no waiting and cuts no compiled graph
+            asked = tokens.device.type == "cpu" and not torch.compiler.is_compiling()
+            if not (asked and bool(exists.all())):
                 tokens = tokens.masked_fill(~exists[..., None], 0)
             projected = self.projections[name](tokens.to(self.id_embedding.weight.dtype))
             absent = (lengths == 0)[:, None]

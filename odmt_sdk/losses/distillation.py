@@ -7,6 +7,8 @@ import math
 
 import torch
 
+from odmt_sdk.scoring import score_type
+
 
 def distillation_loss(
     student_logits: torch.Tensor,
@@ -41,8 +43,9 @@ def distillation_loss(
         raise ValueError(f"temperature={temperature} must be greater than 0")
     if not len(student_logits):
         return student_logits.sum() * 0.0 + teacher_logits.sum() * 0.0
-    student = student_logits.float() / temperature
-    teacher = teacher_logits.float() / temperature
+    dtype = score_type(student_logits, teacher_logits)
+    student = student_logits.to(dtype) / temperature
+    teacher = teacher_logits.to(dtype) / temperature
     if log_multiplicity is None:
         normaliser = student.logsumexp(-1)
     else:

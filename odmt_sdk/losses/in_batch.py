@@ -4,6 +4,10 @@ The paper takes each slot of the batch as a candidate, so an item standing in c 
 times. Here candidates are distinct, and c enters as `log c` added to the logit, which gives the
 same loss: `cross_entropy(Z + log c)`.
 
+How many items are distinct and how many positions have labels is known from the data alone, so a
+GPU has to be waited for. It happens while the candidates are found, before any work worth waiting
+for is under way, and nowhere later in a step.
+
 Letters: B users, L slots of a sequence (inputs and the final target), P valid positions, U distinct
 items.
 """
@@ -13,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from odmt_sdk.scoring import score_type
+
 
 class InBatchCandidates(NamedTuple):
     """The candidates of a batch of sequences.
@@ -21,6 +27,7 @@ class InBatchCandidates(NamedTuple):
         item_ids: (U,) distinct rows.
         columns: (B, L) index into `item_ids` of each slot; 0 at padding.
         valid: boolean (B, L - 1), the inputs that have a next item; P of them.
+        positions: (P,) where they are in `valid`, flattened.
         labels: (P,) index into `item_ids` of the next item.
         log_multiplicity: (P, U) log of how often a candidate counts: 0 for the label, -inf for
             the other items of the same sequence, log c otherwise.
@@ -29,6 +36,7 @@ class InBatchCandidates(NamedTuple):
     item_ids: torch.Tensor
     columns: torch.Tensor
     valid: torch.Tensor
+    positions: torch.Tensor
     labels: torch.Tensor
     log_multiplicity: torch.Tensor
 
@@ -85,25 +93,26 @@ def in_batch_candidates(
     Source: section 3.4 of the paper, https://arxiv.org/abs/2308.04067; masking the items of the
     user's own sequence follows the authors' program.
     """
+    real = attention_mask.flatten().nonzero().squeeze(1)  # places in (B * L,)
     distinct, inverse, counts = torch.unique(
-        item_ids[attention_mask], return_inverse=True, return_counts=True
+        item_ids.flatten()[real], return_inverse=True, return_counts=True
     )
     if not len(distinct):  # all padding: one candidate that is nobody's label
         distinct, counts = item_ids.new_zeros(1), item_ids.new_ones(1)
-    columns = torch.zeros_like(item_ids)
-    columns[attention_mask] = inverse
+    columns = torch.zeros_like(item_ids).flatten().index_copy(0, real, inverse).view_as(item_ids)
     if users is not None:
         columns, attention_mask = columns[users], attention_mask[users]
     valid = labelled_positions(attention_mask, last_only=last_only)
-    user = valid.nonzero()[:, 0]  # (P,)
-    labels = columns[:, 1:][valid]  # (B, L - 1) -> (P,)
+    positions = valid.flatten().nonzero().squeeze(1)  # (P,)
+    user = positions // max(valid.shape[1], 1)
+    labels = columns[:, 1:].flatten()[positions]  # (B, L - 1) -> (P,)
 
     own = torch.zeros(len(columns), len(distinct), dtype=torch.long, device=item_ids.device)
     own.scatter_add_(1, columns, attention_mask.long())  # padding adds nothing
     log_counts = counts.to(torch.float32).log()
     log_multiplicity = log_counts.masked_fill(own > 0, -torch.inf)[user]  # (B, U) -> (P, U)
     log_multiplicity.scatter_(1, labels[:, None], 0.0)
-    return InBatchCandidates(distinct, columns, valid, labels, log_multiplicity)
+    return InBatchCandidates(distinct, columns, valid, positions, labels, log_multiplicity)
 
 
 def in_batch_cross_entropy(
@@ -123,4 +132,4 @@ def in_batch_cross_entropy(
         return logits.sum() * 0.0
     if log_multiplicity is not None:
         logits = logits + log_multiplicity
-    return F.cross_entropy(logits.float(), labels)
+    return F.cross_entropy(logits.to(score_type(logits)), labels)

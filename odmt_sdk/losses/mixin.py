@@ -64,7 +64,7 @@ class OnlineDistillationMixin:
         *,
         epoch: float = 0.0,
         log_multiplicity: torch.Tensor | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
     ) -> LossParts:
         """Sum of the sources' cross entropies and the weighted distillation losses.
 
@@ -73,7 +73,8 @@ class OnlineDistillationMixin:
             labels: (...) the right candidate, or `ignore_index` for none.
             epoch: epochs done, with a fraction; sets how far the warm-up has come.
             log_multiplicity: (..., C) log of how often each candidate counts; None = once.
-            ignore_index: the label of positions that carry no loss.
+            ignore_index: the label of positions that carry no loss; None = all positions carry
+                loss, and nothing waits for a GPU to find those that do.
 
         Returns:
             The loss and its parts.
@@ -94,11 +95,16 @@ class OnlineDistillationMixin:
             raise ValueError(
                 f"distillation_temperature={self.distillation_temperature} must be greater than 0"
             )
-        kept = labels != ignore_index
-        logits = {source: values[kept] for source, values in logits.items()}  # (..., C) -> (P, C)
-        labels = labels[kept]
+        logits = {source: values.flatten(0, -2) for source, values in logits.items()}
+        labels = labels.flatten()  # (...) -> (P,)
         if log_multiplicity is not None:
-            log_multiplicity = log_multiplicity[kept]
+            log_multiplicity = log_multiplicity.flatten(0, -2)
+        if ignore_index is not None:
+            kept = (labels != ignore_index).nonzero().squeeze(1)
+            logits = {source: values[kept] for source, values in logits.items()}
+            labels = labels[kept]
+            if log_multiplicity is not None:
+                log_multiplicity = log_multiplicity[kept]
 
         parts = {
             f"cross_entropy/{source}": in_batch_cross_entropy(values, labels, log_multiplicity)
@@ -120,5 +126,5 @@ class OnlineDistillationMixin:
             name = f"distillation/{edge.student}"
             parts[name] = parts[name] + distilled if name in parts else distilled
             loss = loss + weight * distilled
-        parts["distillation_weight"] = torch.tensor(weight, device=loss.device)
+        parts["distillation_weight"] = torch.full((), weight, device=loss.device)
         return LossParts(loss, parts)

@@ -12,6 +12,7 @@ from typing_extensions import override
 from odmt_sdk.data.collator import SequenceCollator
 from odmt_sdk.evaluation.evaluate import evaluate
 from odmt_sdk.outputs import ODMTOutput
+from odmt_sdk.training.lazy_adamw import LazyAdamW
 
 
 class SavesItself(Protocol):
@@ -47,6 +48,15 @@ class ODMTTrainer(Trainer):
         self.k = tuple(k)
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_steps = 0
+
+    @override
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, where it is asked for, as `LazyAdamW`; see `transformers.Trainer`."""
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            made, settings = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+            if made is torch.optim.AdamW:
+                self.optimizer_cls_and_kwargs = LazyAdamW, settings
+        return super().create_optimizer(model)
 
     @override
     def compute_loss(
