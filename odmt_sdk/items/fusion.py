@@ -10,6 +10,11 @@ from torch import nn
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.items.encoder import IDEncoder, ItemEncoder
 from odmt_sdk.items.fusions.concatenated import ConcatFusion
+from odmt_sdk.items.fusions.early_deep import EarlyDeepFusion
+from odmt_sdk.items.fusions.gated import GatedFusion
+from odmt_sdk.items.fusions.id_ensemble import IdEnsemble
+from odmt_sdk.items.fusions.non_invasive import NonInvasiveFusion
+from odmt_sdk.items.fusions.only import OnlyContent
 from odmt_sdk.items.fusions.summed import SumFusion
 from odmt_sdk.items.fusions.towers import Towers
 from odmt_sdk.items.fusions.vectors import ItemVectors
@@ -49,7 +54,8 @@ def register_fusion(name: str) -> Callable[[FusionBuilder], FusionBuilder]:
     """Make a fusion available as `ODMTConfig(fusion=name)`.
 
     Args:
-        name: its name.
+        name: its name. One that ends in a colon takes all that start with it: "only:" is what
+            `fusion="only:text"` means, and reads the rest from its config.
 
     Returns:
         A decorator for a function `(config, num_items, hidden_size, modality_widths) -> module`,
@@ -90,12 +96,13 @@ def build_item_encoder(
     Raises:
         ValueError: if no fusion of that name is registered.
     """
-    if config.fusion not in _FUSIONS:
+    family, colon, _ = config.fusion.partition(":")
+    if family + colon not in _FUSIONS:
         raise ValueError(
             f"fusion={config.fusion!r} is not registered; known are {sorted(_FUSIONS)}. "
             "Add your own with register_fusion"
         )
-    return _FUSIONS[config.fusion](config, num_items, hidden_size, modality_widths)
+    return _FUSIONS[family + colon](config, num_items, hidden_size, modality_widths)
 
 
 @register_fusion("odmt")
@@ -123,6 +130,46 @@ def _id(
     return IDEncoder(num_items=num_items, hidden_size=hidden_size)
 
 
+@register_fusion("id_ensemble")
+def _id_ensemble(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    copies = 1 + len(modality_widths) if modality_widths else 3
+    return IdEnsemble(num_items=num_items, hidden_size=hidden_size, copies=copies)
+
+
+@register_fusion("only:")
+def _only(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    source = config.fusion.partition(":")[2]
+    if source == "id":
+        return IdEnsemble(num_items=num_items, hidden_size=hidden_size, copies=1)
+    return OnlyContent(
+        source,
+        num_items=num_items,
+        hidden_size=hidden_size,
+        modality_widths=modality_widths,
+        dropout=config.dropout,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+
+
+@register_fusion("early_deep")
+def _early_deep(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    return EarlyDeepFusion(_odmt(config, num_items, hidden_size, modality_widths))
+
+
+@register_fusion("late_deep")
+def _late_deep(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> nn.Module:
+    late = partial(Towers, id_head=False, num_layers=config.num_layers, num_heads=config.num_heads)
+    return _of_vectors(late, config, num_items, hidden_size, modality_widths)
+
+
 def _of_vectors(
     fusion: Callable[..., ItemVectors],
     config: ODMTConfig,
@@ -144,6 +191,8 @@ def _of_vectors(
 _VECTOR_FUSIONS: dict[str, Callable[..., ItemVectors]] = {
     "sum": SumFusion,
     "concat": ConcatFusion,
+    "gated": GatedFusion,
+    "non_invasive": NonInvasiveFusion,
     "towers": Towers,
     "late": partial(Towers, id_head=False),
 }

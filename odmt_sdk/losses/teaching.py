@@ -104,3 +104,36 @@ def paper_graph(sources: tuple[str, ...]) -> TeachingGraph:
         *(TeachingEdge(modality, (centre,)) for modality in modalities),
         TeachingEdge(centre, sources),
     )
+
+
+@register_teaching_graph("mutual")
+def mutual_graph(sources: tuple[str, ...]) -> TeachingGraph:
+    """Every source learns from the mean of all the others.
+
+    Args:
+        sources: at least two.
+
+    Returns:
+        One edge per source, as many as the paper's graph has.
+
+    Source: after Zhang et al. 2018, https://arxiv.org/abs/1706.00384.
+    """
+    return tuple(
+        TeachingEdge(source, tuple(other for other in sources if other != source))
+        for source in sources
+    )
+
+
+@register_teaching_graph("ensemble")
+def ensemble_graph(sources: tuple[str, ...]) -> TeachingGraph:
+    """Every source learns from the mean of all, itself among them.
+
+    Args:
+        sources: at least two.
+
+    Returns:
+        One edge per source, as many as the paper's graph has.
+
+    Source: after Zhu and Gong 2018, https://arxiv.org/abs/1806.04606.
+    """
+    return tuple(TeachingEdge(source, sources) for source in sources)

@@ -92,6 +92,36 @@ def test_the_papers_graph():
     assert teaching_edges("paper", ("id",)) == ()
 
 
+def test_other_graphs_for_any_sources():
+    sources = ("id", "text", "image")
+    assert teaching_edges("mutual", sources) == (
+        TeachingEdge("id", ("text", "image")),
+        TeachingEdge("text", ("id", "image")),
+        TeachingEdge("image", ("id", "text")),
+    )
+    assert teaching_edges("ensemble", sources) == tuple(
+        TeachingEdge(source, sources) for source in sources
+    )
+    assert teaching_edges("mutual", ("id",)) == teaching_edges("ensemble", ("id",)) == ()
+
+
+@pytest.mark.parametrize("graph", ["mutual", "ensemble"])
+def test_other_graphs_treat_all_sources_alike(graph):
+    logits = {source: torch.randn(5, 7) for source in ("id", "text", "image")}
+    labels = torch.randint(7, (5,))
+    model = Towers()
+    model.teaching_graph, model.distillation_warmup_epochs = graph, 0
+    loss = model.online_distillation_loss(logits, labels).loss
+    turned = dict(zip(("text", "image", "id"), logits.values(), strict=True))
+    torch.testing.assert_close(model.online_distillation_loss(turned, labels).loss, loss)
+    alike = model.online_distillation_loss(dict.fromkeys(logits, logits["id"]), labels).parts
+    # equal predictions teach one another what they know: the cost is their entropy
+    p = (logits["id"] / model.distillation_temperature).softmax(-1)
+    entropy = -(p * p.log()).sum(-1).mean() * model.distillation_temperature**2
+    for source in logits:
+        torch.testing.assert_close(alike[f"distillation/{source}"], entropy)
+
+
 def test_an_ensemble_teacher_is_the_mean_of_logits():
     logits = {"id": torch.randn(2, 5), "text": torch.randn(2, 5)}
     edge = TeachingEdge("id", ("id", "text"))

@@ -1,0 +1,104 @@
+"""One modality of an item as one vector.
+
+Letters: U items, T tokens of one item, d feature width, D hidden size.
+"""
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from odmt_sdk.config import check_heads
+from odmt_sdk.items.modality import ModalityTokens
+from odmt_sdk.transformer import PostNormBlock, init_weights
+
+
+class ContentHead(nn.Module):
+    """Brings a modality to a vector of about unit length, whatever the scale of its features.
+
+    Without blocks it reads the first token, which stands for the whole: a linear layer, a layer
+    norm and a head. With blocks all tokens of the modality pass through a transformer in between.
+    A learned vector takes the place of a modality that an item lacks.
+
+    Args:
+        width: d.
+        hidden_size: D.
+        dropout: probability after the norm, and in the blocks.
+        layer_norm_eps: epsilon of the layer norms.
+        num_layers: post-norm transformer blocks.
+        num_heads: attention heads of a block, a divisor of D.
+
+    Raises:
+        ValueError: if there are blocks and `num_heads` does not divide `hidden_size`.
+
+    Examples:
+        >>> head = ContentHead(5, 8)
+        >>> head(ModalityTokens(torch.randn(2, 3, 5), lengths=torch.tensor([3, 0]))).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden_size: int,
+        *,
+        dropout: float = 0.1,
+        layer_norm_eps: float = 1e-6,
+        num_layers: int = 0,
+        num_heads: int = 2,
+    ) -> None:
+        super().__init__()
+        if num_layers:
+            check_heads(hidden_size, num_heads)
+        self.project = nn.Linear(width, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            PostNormBlock(hidden_size, num_heads, dropout=dropout, layer_norm_eps=layer_norm_eps)
+            for _ in range(num_layers)
+        )
+        self.apply(init_weights)
+        self.head = unit_head(hidden_size)
+        self.missing = nn.Parameter(torch.randn(hidden_size) * hidden_size**-0.5)
+
+    def forward(self, content: ModalityTokens) -> torch.Tensor:
+        """Encode.
+
+        Args:
+            content: tokens (U, T, d) and lengths (U,); tokens past an item's length are never read.
+
+        Returns:
+            (U, D).
+        """
+        tokens, lengths = content
+        if not self.blocks:
+            tokens = tokens[:, :1]
+        exists = torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]  # (U, T)
+        tokens = tokens.masked_fill(~exists[..., None], 0).to(self.project.weight.dtype)
+        hidden = self.dropout(self.norm(self.project(tokens)))  # (U, T, d) -> (U, T, D)
+        if self.blocks:
+            own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+            mask = exists[:, None, :] | own  # (U, T, T); what does not exist sees itself
+            *blocks, last = cast(list[PostNormBlock], list(self.blocks))
+            for block in blocks:
+                hidden = block(hidden, mask.unsqueeze(1))
+            hidden = last.read(hidden[:, :1], hidden, mask[:, :1])
+        vectors: torch.Tensor = self.head(hidden[:, 0])  # (U, 1 or T, D) -> (U, D)
+        return torch.where(exists[:, :1], vectors, self.missing.to(vectors))
+
+
+def unit_head(hidden_size: int) -> nn.Sequential:
+    """A head of two layers that turns what a layer norm puts out into about unit length.
+
+    Args:
+        hidden_size: D.
+
+    Returns:
+        A module (U, D) -> (U, D).
+    """
+    last = nn.Linear(hidden_size, hidden_size)
+    head = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.LeakyReLU(), last)
+    head.apply(init_weights)
+    with torch.no_grad():
+        last.weight.mul_((2 / hidden_size) ** 0.5)
+    return head

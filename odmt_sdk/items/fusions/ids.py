@@ -1,0 +1,78 @@
+"""A table of item IDs that knows which of them training has never seen.
+
+Letters: U items, N items of the catalogue, D hidden size.
+"""
+
+import torch
+from torch import nn
+
+
+def unit_table(num_items: int, hidden_size: int) -> nn.Embedding:
+    """A table of vectors of about unit length, whatever the size of the catalogue.
+
+    Args:
+        num_items: N.
+        hidden_size: D.
+
+    Returns:
+        A table of N + 1 rows; row 0, padding, is zero.
+    """
+    table = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
+    nn.init.normal_(table.weight, std=hidden_size**-0.5)
+    with torch.no_grad():
+        table.weight[0] = 0
+    return table
+
+
+class IdTable(nn.Module):
+    """One vector per item ID, of about unit length.
+
+    In eval mode one vector takes the place of those of unseen items. It learns from the IDs that
+    are hidden in training; until then it is zero, the centre from which all IDs start.
+
+    Args:
+        num_items: N; the table has N + 1 rows, row 0 is padding.
+        hidden_size: D.
+
+    Examples:
+        >>> IdTable(num_items=9, hidden_size=8)(torch.tensor([4, 7])).shape
+        torch.Size([2, 8])
+    """
+
+    unseen: torch.Tensor
+
+    def __init__(self, *, num_items: int, hidden_size: int) -> None:
+        super().__init__()
+        self.embedding = unit_table(num_items, hidden_size)
+        self.unknown = nn.Parameter(torch.zeros(hidden_size))
+        self.register_buffer("unseen", torch.zeros(num_items + 1, dtype=torch.bool))
+
+    def forward(self, item_ids: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        """Look IDs up.
+
+        Args:
+            item_ids: (U,) rows in 0..N.
+            hidden: (U,) bool, IDs that count as unknown in this training batch; None = none.
+
+        Returns:
+            (U, D).
+        """
+        vectors: torch.Tensor = self.embedding(item_ids)
+        if not self.training:
+            hidden = self.unseen[item_ids]
+        if hidden is None:
+            return vectors
+        return torch.where(hidden[:, None], self.unknown.to(vectors), vectors)
+
+    def add_items(self, count: int) -> None:
+        """Make room for more items, marked as unseen; their IDs start at the unknown one.
+
+        Args:
+            count: how many.
+        """
+        table = self.embedding.weight
+        new = self.unknown.detach().to(table).expand(count, -1)
+        self.embedding = nn.Embedding.from_pretrained(
+            torch.cat([table.detach(), new]), freeze=not table.requires_grad, padding_idx=0
+        )
+        self.unseen = torch.cat([self.unseen, self.unseen.new_ones(count)])
