@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from odmt_sdk.data.time_split import time_split
     from odmt_sdk.errors import AdapterError
     from odmt_sdk.evaluation.evaluate import evaluate
+    from odmt_sdk.figures.attention import draw_attention
+    from odmt_sdk.figures.contributions import draw_contributions
+    from odmt_sdk.figures.item_map import draw_item_map
+    from odmt_sdk.figures.learning_curves import draw_learning_curves
     from odmt_sdk.figures.recommendations import draw_recommendations
     from odmt_sdk.items.encoder import ItemEncoder
     from odmt_sdk.items.features import ItemFeatures
@@ -54,6 +58,10 @@ _HOMES = {
     "SASRec": "backbones.sasrec",
     "SequenceCollator": "data.collator",
     "check_backbone": "backbones.check",
+    "draw_attention": "figures.attention",
+    "draw_contributions": "figures.contributions",
+    "draw_item_map": "figures.item_map",
+    "draw_learning_curves": "figures.learning_curves",
     "draw_recommendations": "figures.recommendations",
     "evaluate": "evaluation.evaluate",
     "fit": "pipeline",
@@ -82,6 +90,10 @@ __all__ = [
     "SASRec",
     "SequenceCollator",
     "check_backbone",
+    "draw_attention",
+    "draw_contributions",
+    "draw_item_map",
+    "draw_learning_curves",
     "draw_recommendations",
     "evaluate",
     "fit",

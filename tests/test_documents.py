@@ -51,6 +51,14 @@ def test_the_page_on_backbones_explains_every_question():
 
 
 @pytest.mark.slow
+def test_the_example_on_figures_draws_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["draw_figures.py", "--output", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "draw_figures.py"), run_name="__main__")
+    drawn = sorted(path.stem for path in tmp_path.glob("*.png") if path.stat().st_size > 20_000)
+    assert drawn == ["attention", "contributions", "item_map", "learning_curves"]
+
+
+@pytest.mark.slow
 def test_the_example_on_backbones_learns(capsys):
     runpy.run_path(str(ROOT / "examples" / "bring_your_backbone.py"), run_name="__main__")
     lines = [line for line in capsys.readouterr().out.splitlines() if re.search(r"\d\.\d{3}", line)]

@@ -6,38 +6,25 @@ Lengths are in inches; positions of tiles are counted from the top left corner o
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from odmt_sdk.items.extraction import is_missing
-from odmt_sdk.items.image_tokens import open_picture
+from odmt_sdk.figures.canvas import blank_figure
+from odmt_sdk.figures.tiles import (
+    CAPTION,
+    GAP,
+    HEADING,
+    LABELS,
+    MARGIN,
+    TILE,
+    Sheet,
+    Tile,
+    make_tile,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from matplotlib.figure import Figure
-
-TILE = 1.2
-GAP = 0.14
-MARGIN = 0.2
-LABELS = 1.15  # width of the column with the rows' names
-HEADING = 0.36
-TEXT_LINE = 0.13
-TITLE_LINES = 3
-CAPTION = TEXT_LINE * (TITLE_LINES + 1) + 0.1
-PICTURE_PIXELS = 320  # larger pictures are scaled down before they are drawn
-
-INK, FAINT, RULE, EMPTY, HIT = "#222222", "#8a8a8a", "#d5d5d8", "#f0f0f2", "#1a8f4c"
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """One item: its title and picture, a first line in bold, and how it is framed."""
-
-    title: str
-    picture: Any
-    note: str = ""
-    frame: str | None = None  # style of the green line around it
 
 
 def draw_recommendations(
@@ -90,14 +77,6 @@ def draw_recommendations(
         ... )
         >>> figure.savefig("recommendations.png")  # doctest: +SKIP
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "drawing needs matplotlib, which is not installed: pip install odmt-sdk[figures]"
-        ) from error
-
     histories, recommendations = list(histories), list(recommendations)
     _check_lengths(histories, recommendations, scores, next_items, users)
     if max_history < 1:
@@ -118,9 +97,8 @@ def draw_recommendations(
     row_height = TILE + CAPTION
     block_height = HEADING + 2 * row_height + GAP
     height = MARGIN + len(blocks) * block_height
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    sheet = _Sheet(figure, renderer, width, height)
+    figure = blank_figure(width, height, dpi)
+    sheet = Sheet(figure)
     for number, (owned, offered) in enumerate(blocks):
         top = MARGIN + number * block_height
         name = f"User {number + 1}" if users is None else str(users[number])
@@ -169,10 +147,10 @@ def _history_tiles(
     titles: Mapping[Any, Any],
     images: Mapping[Any, Any],
     max_history: int,
-) -> list[_Tile]:
-    tiles = [_tile(item, titles, images) for item in list(history)[-max_history:]]
+) -> list[Tile]:
+    tiles = [make_tile(item, titles, images) for item in list(history)[-max_history:]]
     if truth is not None:
-        tiles.append(_tile(truth, titles, images, note="came next", frame="--"))
+        tiles.append(make_tile(truth, titles, images, note="came next", frame="--"))
     return tiles
 
 
@@ -182,136 +160,11 @@ def _recommended_tiles(
     truth: Hashable | None,
     titles: Mapping[Any, Any],
     images: Mapping[Any, Any],
-) -> list[_Tile]:
+) -> list[Tile]:
     tiles = []
     for place, item in enumerate(items):
         hit = truth is not None and item == truth
         score = "" if scores is None else f"   {float(scores[place]):#.3g}"
         note = f"{place + 1}{score}{'   hit' if hit else ''}"
-        tiles.append(_tile(item, titles, images, note=note, frame="-" if hit else None))
+        tiles.append(make_tile(item, titles, images, note=note, frame="-" if hit else None))
     return tiles
-
-
-def _tile(
-    item: Hashable,
-    titles: Mapping[Any, Any],
-    images: Mapping[Any, Any],
-    note: str = "",
-    frame: str | None = None,
-) -> _Tile:
-    title = titles.get(item)
-    return _Tile(
-        str(item) if is_missing(title) else str(title), _read(images.get(item)), note, frame
-    )
-
-
-def _read(picture: Any) -> Any:
-    """The picture in RGB and not larger than needed; None where there is none to show."""
-    if is_missing(picture):
-        return None
-    if not (isinstance(picture, str | bytes | os.PathLike) or hasattr(picture, "thumbnail")):
-        raise TypeError(
-            f"a picture of type {type(picture).__name__} cannot be drawn: give a path, the bytes "
-            "of a file or a PIL image (Image.fromarray makes one of an array)"
-        )
-    try:
-        image = open_picture(picture)
-    except Exception:  # decoders raise whatever the bytes make them stumble over
-        return None
-    image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
-    return image
-
-
-def _wrap(title: str, fits: Callable[[str], bool]) -> str:
-    """A title in lines that fit under a tile; too long a word is broken, too long a title cut."""
-    lines = [""]
-    for word in title.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if fits(longer):
-            lines[-1] = longer
-            continue
-        if lines[-1]:
-            lines.append("")
-        for letter in word:
-            if lines[-1] and not fits(lines[-1] + letter):
-                lines.append("")
-            lines[-1] += letter
-        if len(lines) > TITLE_LINES:
-            break
-    if len(lines) > TITLE_LINES:
-        last = lines[TITLE_LINES - 1]
-        while last and not fits(f"{last} …"):
-            last = last.rpartition(" ")[0] or last[:-1]
-        lines = [*lines[: TITLE_LINES - 1], f"{last} …"]
-    return "\n".join(lines)
-
-
-class _Sheet:
-    """Draws on one pair of axes that measure the figure in inches from its top left corner."""
-
-    def __init__(self, figure: Figure, renderer: Any, width: float, height: float) -> None:
-        from matplotlib.font_manager import FontProperties
-
-        self._axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        self._axes.set_axis_off()
-        self._width = width
-        self._dpi = figure.dpi
-        self._renderer = renderer
-        self._font = FontProperties(size=7)
-
-    def heading(self, text: str, top: float, *, line: bool) -> None:
-        """Write a user's name, with a line above it."""
-        if line:
-            ends, y = (MARGIN, self._width - MARGIN), top - GAP / 2
-            self._axes.plot(ends, (y, y), color=RULE, linewidth=0.8)
-        self._write(text, MARGIN, top + HEADING / 2, size=10.5, weight="bold", va="center")
-
-    def row(self, label: str, remark: str, tiles: Sequence[_Tile], top: float) -> None:
-        """Draw a row of tiles behind its label."""
-        self._write(label, MARGIN, top + TILE / 2 - 0.02, size=9, va="bottom")
-        self._write(remark, MARGIN, top + TILE / 2 + 0.02, size=7, color=FAINT, va="top")
-        for place, tile in enumerate(tiles):
-            self._draw(tile, MARGIN + LABELS + place * (TILE + GAP), top)
-
-    def _draw(self, tile: _Tile, left: float, top: float) -> None:
-        self._box(left, top, facecolor=EMPTY, zorder=-1)  # pictures are drawn at 0
-        if tile.picture is None:
-            middle = {"ha": "center", "va": "center"}
-            self._write(
-                "no picture", left + TILE / 2, top + TILE / 2, size=7, color=FAINT, **middle
-            )
-        else:
-            self._show(tile.picture, left, top)
-        if tile.frame:
-            self._box(left, top, fill=False, edgecolor=HIT, linewidth=2.4, linestyle=tile.frame)
-        below = top + TILE + 0.06
-        if tile.note:
-            color = HIT if tile.frame else FAINT
-            self._write(tile.note, left, below, size=7, weight="bold", color=color, va="top")
-            below += TEXT_LINE
-        self._write(_wrap(tile.title, self._fits), left, below, size=7, va="top", linespacing=1.1)
-
-    def _fits(self, text: str) -> bool:
-        """Whether a line is no wider than a tile."""
-        width, _, _ = self._renderer.get_text_width_height_descent(text, self._font, False)
-        return bool(width <= TILE * self._dpi)
-
-    def _show(self, picture: Any, left: float, top: float) -> None:
-        """Show a picture as large as it fits in the middle of a tile."""
-        scale = TILE / max(picture.size)
-        width, height = picture.width * scale, picture.height * scale
-        left, top = left + (TILE - width) / 2, top + (TILE - height) / 2
-        limits = self._axes.axis()
-        self._axes.imshow(
-            picture, extent=(left, left + width, top + height, top), aspect="auto", origin="upper"
-        )
-        self._axes.axis(limits)  # imshow moves them
-
-    def _box(self, left: float, top: float, **style: Any) -> None:
-        from matplotlib.patches import Rectangle
-
-        self._axes.add_patch(Rectangle((left, top), TILE, TILE, **style))
-
-    def _write(self, text: str, left: float, top: float, **style: Any) -> None:
-        # titles may hold dollar signs, which are not mathematics
-        self._axes.text(left, top, text, parse_math=False, **{"color": INK, **style})

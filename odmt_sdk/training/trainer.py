@@ -116,8 +116,9 @@ class ODMTTrainer(Trainer):
             distributed=True,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        # a line that can be read: the sources' own metrics are in what is returned
+        # a line that can be read: the sources' own metrics go into the history and are returned
         self.log({name: value for name, value in metrics.items() if "/" not in name})
+        self.state.log_history[-1].update(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )

@@ -9,7 +9,9 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from odmt_sdk.figures.recommendations import HIT, TILE, draw_recommendations
+from odmt_sdk.figures.canvas import HIT
+from odmt_sdk.figures.recommendations import draw_recommendations
+from odmt_sdk.figures.tiles import TILE
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
