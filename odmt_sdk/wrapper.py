@@ -21,7 +21,7 @@ from odmt_sdk.losses.popularity import log_probability
 from odmt_sdk.outputs import ODMTOutput, Recommendations
 from odmt_sdk.processes import is_distributed
 from odmt_sdk.retrieval.recommend import recommend
-from odmt_sdk.saving import SavedTowers
+from odmt_sdk.saving.saved_towers import SavedTowers
 from odmt_sdk.vocabulary import ItemVocabulary
 
 

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from odmt_sdk.backbones.alignment import restore, right_pad
+from odmt_sdk.backbones.arguments import remembers_arguments
 
 
+@remembers_arguments
 class GRU4Rec(nn.Module):
     """Recurrent recommender: GRU layers, then one feed-forward layer.
 

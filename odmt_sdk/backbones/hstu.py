@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from odmt_sdk.backbones.arguments import remembers_arguments
 from odmt_sdk.config import check_heads
 
 
@@ -78,6 +79,7 @@ class TransductionUnit(nn.Module):
         return hidden + update
 
 
+@remembers_arguments
 class HSTU(nn.Module):
     """Hierarchical sequential transduction units.
 

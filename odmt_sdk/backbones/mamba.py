@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from odmt_sdk.backbones.alignment import restore, right_pad
+from odmt_sdk.backbones.arguments import remembers_arguments
 from odmt_sdk.config import check_heads
 
 CHUNK_SIZE = 16
 """Positions that are computed at once; the library fills sequences up to a multiple of it."""
 
 
+@remembers_arguments
 class Mamba2(nn.Module):
     """Selective state space model.
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from odmt_sdk.backbones.alignment import restore, right_pad
+from odmt_sdk.backbones.arguments import remembers_arguments
 
 
 class DilatedResidualBlock(nn.Module):
@@ -64,6 +65,7 @@ def convolve_causally(convolution: nn.Conv1d, hidden: torch.Tensor) -> torch.Ten
     return convolution(channels).transpose(1, 2)  # type: ignore[no-any-return]
 
 
+@remembers_arguments
 class NextItNet(nn.Module):
     """Convolutional recommender.
 

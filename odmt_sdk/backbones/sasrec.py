@@ -6,10 +6,12 @@ Letters: B users, L positions, D hidden size.
 import torch
 from torch import nn
 
+from odmt_sdk.backbones.arguments import remembers_arguments
 from odmt_sdk.config import check_heads
 from odmt_sdk.transformer import PostNormBlock, init_weights
 
 
+@remembers_arguments
 class SASRec(nn.Module):
     """Self-attentive sequential recommender.
 

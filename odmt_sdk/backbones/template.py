@@ -127,10 +127,27 @@ class BackboneTemplate:
             ValueError: if a mapping was given that does not name the sources, or is to be shared;
                 or a module cannot draw new weights.
         """
+        adapted = self.of(sources, share=share)
+        if SHARED not in self._by_source:
+            return {name: self._copy(backbone) for name, backbone in adapted.items()}
+        return {name: self._one_more(first=i == 0) for i, name in enumerate(adapted)}
+
+    def of(self, sources: Iterable[str], *, share: bool) -> dict[str, nn.Module]:
+        """The backbones of which those of a model are copies.
+
+        Args:
+            sources: names of the sources.
+            share: one for all sources.
+
+        Returns:
+            Source -> adapted backbone, or "shared" -> the one for all.
+
+        Raises:
+            ValueError: if a mapping was given that does not name the sources, or is to be shared.
+        """
         sources = tuple(sources)
         if SHARED in self._by_source:
-            names = (SHARED,) if share else sources
-            return {name: self._one_more(first=i == 0) for i, name in enumerate(names)}
+            return dict.fromkeys((SHARED,) if share else sources, self._by_source[SHARED])
         if share:
             raise ValueError("share_backbone=True needs one backbone, not one for each source")
         if set(self._by_source) != set(sources):
@@ -138,7 +155,7 @@ class BackboneTemplate:
                 f"backbone= has the sources {sorted(self._by_source)}, the items have "
                 f"{sorted(sources)}: give a backbone for each of them"
             )
-        return {name: self._copy(self._by_source[name]) for name in sources}
+        return {name: self._by_source[name] for name in sources}
 
     def _one_more(self, *, first: bool) -> nn.Module:
         adapted = self._by_source[SHARED]

@@ -1,183 +1,262 @@
-"""An adapter as a folder of safetensors and JSON.
+"""Writing and reading an adapter folder; `layout` names its files, the docs describe them."""
 
-`config.json` holds the settings, `model.safetensors` the weights, `items.json` the item ids in row
-order, `item_embeddings.safetensors` every item's embedding by source, ready to recommend from.
-"""
-
-import json
+import contextlib
 import os
-import shutil
-import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from odmt_sdk.errors import AdapterError
+from odmt_sdk.hub.description import Description, ReadDescription
+from odmt_sdk.hub.exchange import exchange, locked, remove_leftovers
+from odmt_sdk.hub.folder_files import open_inside, read_json
+from odmt_sdk.hub.item_ids import check_item_ids, read_item_ids, write_item_ids
+from odmt_sdk.hub.layout import (
+    CONFIG,
+    FORMAT_VERSION,
+    LIBRARY,
+    MAX_CONFIG_BYTES,
+    FileName,
+    parse_name,
+)
+from odmt_sdk.hub.migrations import renamed
+from odmt_sdk.hub.sharing import without_shared
+from odmt_sdk.hub.tensor_file import SavedTensor, read_header
 from odmt_sdk.vocabulary import ItemVocabulary
 
-LIBRARY = "odmt-sdk"
-FORMAT_VERSION = 1
-CONFIG = "config.json"
-ITEMS = "items.json"
-WEIGHTS = "model.safetensors"
-ITEM_EMBEDDINGS = "item_embeddings.safetensors"
+POPULARITY = "item_log_probability"  # a weight of every adapter with items, (N + 1,)
+TRIES = 5
 
 
-class AdapterFiles(NamedTuple):
-    """What an adapter folder holds.
+@dataclass(frozen=True, kw_only=True)
+class AdapterContent:
+    """What is written.
 
     Args:
-        description: settings of the model, widths of its modalities, name of its backbone.
-        weights: state dict.
-        vocabulary: item ids in row order.
-        item_embeddings: source -> (N + 1, D).
+        description: goes to `config.json`.
+        weights: state dict; weights that are one and the same are written once.
+        vocabulary: item ids in row order, or None for an adapter without a catalogue.
+        item_embeddings: source -> (N + 1, D), or None to leave them out.
     """
 
-    description: dict[str, Any]
-    weights: dict[str, torch.Tensor]
-    vocabulary: ItemVocabulary
-    item_embeddings: dict[str, torch.Tensor]
+    description: Description
+    weights: Mapping[str, torch.Tensor]
+    vocabulary: ItemVocabulary | None
+    item_embeddings: Mapping[str, torch.Tensor] | None
 
 
-def write_adapter(path: Path, files: AdapterFiles) -> Path:
-    """Write an adapter folder; other files in it stay.
-
-    All files are written beside `path` first and moved when complete. Each carries the mark of
-    this save, so a folder with files of two saves in it is told apart from a good one.
+@dataclass(frozen=True, kw_only=True)
+class OpenAdapter:
+    """An adapter whose files are open, checked as far as that goes without the model.
 
     Args:
-        path: the folder.
-        files: its content.
+        description: from `config.json`.
+        weights: by name, not read yet.
+        vocabulary: item ids, or None for an adapter without a catalogue.
+        item_embeddings: source -> (N + 1, D), not read yet; empty if not asked for or not saved.
+    """
 
-    Returns:
-        `path`.
+    description: Description
+    weights: Mapping[str, SavedTensor]
+    vocabulary: ItemVocabulary | None
+    item_embeddings: Mapping[str, SavedTensor]
+
+
+def write_adapter(folder: Path, content: AdapterContent, *, max_shard_size: int | str) -> None:
+    """Put an adapter into a folder, in place of the one that is there; other files stay.
+
+    Killed at any moment, it leaves the old adapter or the new one, complete.
+
+    Args:
+        folder: is made if it is not there.
+        content: what to write.
+        max_shard_size: weights larger than this are split, such as "5GB".
 
     Raises:
-        AdapterError: if an item id is neither a string nor an integer, the folder holds a foreign
-            `config.json`, or writing fails; what was there before is still there.
+        AdapterError: if an item id cannot be saved, the folder holds something else than an
+            adapter, or writing fails; what was there before is still there.
     """
-    item_ids = files.vocabulary.item_ids
-    for item_id in item_ids:
-        if type(item_id) not in (str, int):
-            raise AdapterError(
-                f"item id {item_id!r} is a {type(item_id).__name__}; only strings and integers can "
-                "be saved: use for example str(item_id) as the id"
-            )
-    if (path / CONFIG).exists():
-        _read_config(path)  # a foreign config.json is not overwritten
-    elif (path / WEIGHTS).exists() or (path.exists() and not path.is_dir()):
+    if content.vocabulary is not None:
+        check_item_ids(content.vocabulary.item_ids)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise AdapterError(f"{str(folder)!r} holds something else than an adapter: it is a file")
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            remove_leftovers(folder, _named_by_old(folder))
+            _write(folder, content, max_shard_size)
+    except (OSError, SafetensorError, ValueError) as error:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if it is empty
         raise AdapterError(
-            f"{str(path)!r} holds something else than an adapter; save to another folder"
-        )
+            f"cannot save the adapter to {str(folder)!r}: {error}. What was there before is "
+            "unchanged: save to a folder that can be written to and has room"
+        ) from error
+
+
+def _write(folder: Path, content: AdapterContent, max_shard_size: int | str) -> None:
     save_id = uuid.uuid4().hex
-    config = {
+    weights, shared = without_shared(content.weights)
+    description = {
         "library_name": LIBRARY,
         "format_version": FORMAT_VERSION,
         "save_id": save_id,
-        **files.description,
+        **content.description.to_json(),
+        "shared_weights": shared,
     }
-    partial: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-        folder = Path(partial)
-        _write_tensors(folder / WEIGHTS, files.weights, save_id)
-        _write_tensors(folder / ITEM_EMBEDDINGS, files.item_embeddings, save_id)
-        _write_json(folder / ITEMS, {"save_id": save_id, "item_ids": item_ids})
-        _write_json(folder / CONFIG, config)
-        if path.exists():
-            for name in (WEIGHTS, ITEM_EMBEDDINGS, ITEMS, CONFIG):
-                os.replace(folder / name, path / name)
-        else:
-            folder.chmod(0o755)  # mkdtemp makes private folders
-            folder.rename(path)
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"cannot save the adapter to {str(path)!r}: {error}") from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-    return path
+
+    def write(stage: Path) -> dict[str, list[FileName]]:
+        files = {"model": _write_tensors(stage, "model", weights, save_id, max_shard_size)}
+        if content.vocabulary is not None:
+            files["items"] = [FileName("items")]
+            write_item_ids(stage / str(FileName("items")), content.vocabulary.item_ids, save_id)
+        if content.item_embeddings is not None:
+            files["item_embeddings"] = _write_tensors(
+                stage, "item_embeddings", content.item_embeddings, save_id, max_shard_size
+            )
+        return files
+
+    exchange(folder, description, save_id, write)
 
 
-def read_adapter(path: Path) -> AdapterFiles:
-    """Read an adapter folder.
+def _write_tensors(
+    stage: Path,
+    role: str,
+    tensors: Mapping[str, torch.Tensor],
+    save_id: str,
+    max_shard_size: int | str,
+) -> list[FileName]:
+    split = split_torch_state_dict_into_shards(dict(tensors), max_shard_size=max_shard_size)
+    shards = list(split.filename_to_tensors.values()) or [[]]
+    names = []
+    for number, members in enumerate(shards, start=1):
+        name = FileName(role, "", number, len(shards))
+        part = {key: tensors[key].detach().cpu().contiguous() for key in members}
+        save_file(part, stage / str(name), metadata={"format": "pt", "save_id": save_id})
+        names.append(name)
+    return names
+
+
+def _named_by_old(folder: Path) -> set[str]:
+    """Names of the adapter's files that are there now, which must be an adapter if anything."""
+    if not os.path.lexists(folder / CONFIG):
+        foreign = [
+            name for name in os.listdir(folder) if (parts := parse_name(name)) and not parts.mark
+        ]
+        if foreign:
+            raise AdapterError(
+                f"{str(folder)!r} holds something else than an adapter: {sorted(foreign)[0]} "
+                f"belongs to no {CONFIG}. Save to another folder"
+            )
+        return set()
+    found = read_config(folder)
+    return {name for names in found.files.values() for name in names}
+
+
+def read_config(folder: Path) -> ReadDescription:
+    """Read `config.json` alone.
 
     Args:
-        path: the folder.
+        folder: the adapter.
 
     Returns:
-        Its content, tensors on the CPU.
+        What it says.
+
+    Raises:
+        AdapterError: if there is none, or it is not sound.
+    """
+    try:
+        with open_inside(folder, CONFIG) as file:
+            content = read_json(file, CONFIG, max_bytes=MAX_CONFIG_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AdapterError(
+            f"{str(folder)!r} is no saved adapter: it has no {CONFIG}. An adapter is a folder "
+            "written by model.save_pretrained"
+        ) from error
+    except OSError as error:
+        raise AdapterError(f"cannot read {CONFIG} in {str(folder)!r}: {error}") from error
+    return ReadDescription.from_json(content, where=repr(str(folder)))
+
+
+@contextlib.contextmanager
+def open_adapter(folder: Path, *, item_embeddings: bool) -> Iterator[OpenAdapter]:
+    """Open an adapter folder; the tensors can be read while it is open.
+
+    Args:
+        folder: the adapter; it may be saved anew meanwhile.
+        item_embeddings: whether the ready item embeddings are wanted.
+
+    Returns:
+        A context manager.
 
     Raises:
         AdapterError: if it is no adapter, was written in another format, or is damaged.
     """
-    if not (path / CONFIG).is_file():
-        raise AdapterError(
-            f"{str(path)!r} is no saved adapter: it has no {CONFIG}. An adapter is a folder "
-            "written by model.save_pretrained"
-        )
-    config = _read_config(path)
-    save_id = config.pop("save_id", None)
+    with contextlib.ExitStack() as files:
+        for attempt in range(TRIES):
+            config = read_config(folder)
+            try:
+                opened = _open(folder, config, files, item_embeddings)
+                break
+            except AdapterError:
+                # Files that were exchanged meanwhile are looked for again under their new names.
+                if attempt + 1 == TRIES or read_config(folder) == config:
+                    raise
+        yield opened
+
+
+def _open(
+    folder: Path, config: ReadDescription, files: contextlib.ExitStack, item_embeddings: bool
+) -> OpenAdapter:
+    roles = ["model", "items", *(["item_embeddings"] if item_embeddings else [])]
+    found: dict[str, dict[str, SavedTensor]] = {}
+    save_ids: set[object] = set()
     try:
-        items = json.loads((path / ITEMS).read_text(encoding="utf-8"))
-        vocabulary = ItemVocabulary(items["item_ids"])
-        weights, weights_id = _read_tensors(path / WEIGHTS)
-        embeddings, embeddings_id = _read_tensors(path / ITEM_EMBEDDINGS)
-        if {items["save_id"], weights_id, embeddings_id} != {save_id}:
+        handles = {
+            name: files.enter_context(open_inside(folder, name))
+            for role in roles
+            for name in config.files[role]
+        }
+        for role in ("model", "item_embeddings"):
+            found[role] = {}
+            for name in config.files[role] if role in roles else ():
+                tensors, metadata = read_header(handles[name], name)
+                save_ids.add(metadata.get("save_id"))
+                if set(tensors) & set(found[role]):
+                    raise AdapterError(f"{name} is damaged: it repeats tensors of another shard")
+                found[role].update(tensors)
+        weights = {renamed(n, config.renamed_weights): t for n, t in found["model"].items()}
+        shared = config.description.shared_weights
+        for name, kept in shared.items():
+            if name in weights or kept not in weights:
+                raise AdapterError(f"{CONFIG} is damaged: {name!r} cannot be {kept!r}")
+            weights[name] = weights[kept]
+        vocabulary = None
+        for name in config.files["items"]:
+            rows = weights[POPULARITY].shape if POPULARITY in weights else ()
+            if len(rows) != 1 or rows[0] < 2:
+                raise AdapterError(f"the weights have no {POPULARITY}, which counts the items")
+            vocabulary, save_id = read_item_ids(handles[name], name, count=rows[0] - 1)
+            save_ids.add(save_id)
+        if save_ids != {config.save_id}:
             raise AdapterError(
-                f"the files in {str(path)!r} come from different saves: a save was interrupted "
-                "or files were mixed. Save the adapter again"
+                "its files come from different saves: files were mixed. Save or download it again"
             )
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise AdapterError(f"the adapter in {str(path)!r} is damaged: {error}") from error
-    return AdapterFiles(config, weights, vocabulary, embeddings)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"cannot read {CONFIG} in {str(path)!r}: {error}") from error
-    if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
-        raise AdapterError(
-            f"{str(path)!r} is no adapter of {LIBRARY}: its {CONFIG} was written by something else"
-        )
-    if config.get("format_version") != FORMAT_VERSION:
-        raise AdapterError(
-            f"the adapter in {str(path)!r} has format {config.get('format_version')!r}, this "
-            f"version of {LIBRARY} reads format {FORMAT_VERSION}: upgrade {LIBRARY}"
-        )
-    return config
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2 if path.name == CONFIG else None, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], save_id: str) -> None:
-    written: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in seen:
-            tensor = tensor.clone()  # safetensors refuses tensors that share memory
-        seen.add(tensor.untyped_storage().data_ptr())
-        written[name] = tensor
-    save_file(written, path, metadata={"format": "pt", "save_id": save_id})
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, (file.metadata() or {}).get("save_id")
+    except OSError as error:
+        raise AdapterError(f"the adapter in {str(folder)!r} is damaged: {error}") from error
+    except AdapterError as error:
+        raise AdapterError(f"the adapter in {str(folder)!r} is damaged: {error}") from error
+    return OpenAdapter(
+        description=config.description,
+        weights=weights,
+        vocabulary=vocabulary,
+        item_embeddings=found["item_embeddings"],
+    )

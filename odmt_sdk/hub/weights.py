@@ -1,52 +1,141 @@
-"""Checking saved weights against a model before any of them is touched."""
+"""Comparing saved weights with a model before any of them is touched, and putting them there."""
 
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from odmt_sdk.errors import AdapterError
+from odmt_sdk.hub.tensor_file import SavedTensor
 
 SHOWN = 5
+# What compiling, distributing and checkpointing put into the names of weights.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight without what wraps its module."""
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def check_weights(
-    saved: Mapping[str, torch.Tensor],
-    expected: Mapping[str, torch.Tensor],
-    *,
-    saved_backbone: str,
-    backbone: str,
+    saved: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], *, difference: str
 ) -> None:
     """Raise unless the saved weights fit the model by name and shape.
 
     Args:
-        saved: weights of the adapter.
-        expected: weights of the model.
-        saved_backbone: class name of the backbone that was wrapped.
-        backbone: class name of the backbone at hand.
+        saved: name -> shape in the adapter.
+        expected: name -> shape in the model.
+        difference: a sentence on what was saved and what was passed.
 
     Raises:
         AdapterError: if names or shapes disagree.
     """
-    missing = sorted(set(expected) - set(saved))
-    unexpected = sorted(set(saved) - set(expected))
     reshaped = [
-        f"{name} is {tuple(saved[name].shape)} in the adapter, {tuple(expected[name].shape)} in "
-        "the model"
+        f"{name} is {tuple(saved[name])} in the adapter, {tuple(expected[name])} in the model"
         for name in expected
-        if name in saved and saved[name].shape != expected[name].shape
+        if name in saved and saved[name] != expected[name]
     ]
     problems = [
         f"{what}: {'; '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}"
         for what, names in (
-            ("not in the adapter", missing),
-            ("not in the model", unexpected),
+            ("not in the adapter", sorted(set(expected) - set(saved))),
+            ("not in the model", sorted(set(saved) - set(expected))),
             ("other shapes", reshaped),
         )
         if names
     ]
     if problems:
+        raise AdapterError(f"{difference} {'. '.join(problems)}")
+
+
+def put_weights(
+    model: nn.Module,
+    saved: Mapping[str, SavedTensor],
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    allow_non_finite: bool,
+) -> None:
+    """Give a model saved weights, one after another, without a second copy of all of them.
+
+    The parameters stay the objects that they are, so that whatever else holds them sees the new
+    values. They take the type in which they were saved.
+
+    Args:
+        model: has weights of these names and shapes.
+        saved: by name.
+        device: where to put them; None = where the model's are.
+        dtype: type of the floating-point weights; None = as saved.
+        allow_non_finite: whether NaN and infinite values are accepted.
+
+    Raises:
+        AdapterError: if a file is damaged, a value is not finite, or the model ties weights that
+            differ in the adapter.
+    """
+    own = {
+        plain_name(name): tensor
+        for tensors in (
+            model.named_parameters(remove_duplicate=False),
+            model.named_buffers(remove_duplicate=False),
+        )
+        for name, tensor in tensors
+    }
+    raw_names = {plain_name(name): name for name in model.state_dict(keep_vars=True)}
+    first: dict[int, str] = {}
+    others: dict[str, torch.Tensor] = {}
+    for name, entry in saved.items():
+        target = own.get(name)
+        if target is not None and id(target) in first:
+            _check_tied(saved, name, first[id(target)])
+            continue
+        where = target.device if target is not None else torch.device("cpu")
+        if target is not None:
+            first[id(target)] = name
+            target.data = target.data.new_empty(0)  # frees it before the new values take its place
+        value = entry.read()
+        if not allow_non_finite:
+            infinity = name.startswith("backbones.") and not isinstance(target, nn.Parameter)
+            check_finite(name, value, infinity=infinity)
+        value = value.to(device or where, dtype if value.is_floating_point() else None)
+        if target is not None:
+            target.data = value
+        else:
+            others[raw_names[name]] = value
+    if others:  # kept by a module in a way of its own
+        model.load_state_dict(others, strict=False)
+
+
+def check_finite(name: str, value: torch.Tensor, *, infinity: bool = False) -> None:
+    """Raise unless all values are finite.
+
+    Args:
+        name: for the message.
+        value: any tensor.
+        infinity: accept infinite values, as masks have them, but not NaN.
+
+    Raises:
+        AdapterError: if one is not.
+    """
+    if value.is_complex():
+        value = torch.view_as_real(value)
+    if not value.is_floating_point() or not value.numel():
+        return
+    if value.dtype.itemsize == 1:
+        value = value.float()
+    ends = torch.stack(torch.aminmax(value))
+    if bool((ends.isnan() if infinity else ~ends.isfinite()).any()):
         raise AdapterError(
-            f"the adapter was trained with a {saved_backbone} backbone that does not fit the "
-            f"{backbone} passed now. {'. '.join(problems)}. Build the backbone as it was for "
-            "training"
+            f"{name} holds NaN or infinite values: training diverged, or the adapter was tampered "
+            "with. Pass allow_non_finite=True to load it nevertheless"
+        )
+
+
+def _check_tied(saved: Mapping[str, SavedTensor], name: str, kept: str) -> None:
+    if saved[name] is not saved[kept] and not torch.equal(saved[name].read(), saved[kept].read()):
+        raise AdapterError(
+            f"the model ties {name} to {kept}, but they differ in the adapter: untie them, as "
+            "they were for training"
         )
