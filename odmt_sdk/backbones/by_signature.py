@@ -43,7 +43,7 @@ def build_by_signature(
     trials = SignatureTrials(module, name, arguments)
     backbone = trials.first_that_runs(hidden_size) if hidden_size else None
     if backbone is None:
-        backbone = trials.first_that_runs(trials.find_width())
+        backbone = trials.first_that_runs(trials.find_width(hidden_size))
     if backbone is None:
         raise ValueError(f"{name} ran once and then no more: let it keep no state between calls")
     backbone = settle_side(trials, settle_masks(trials, backbone))
@@ -88,7 +88,7 @@ def _native(backbone: nn.Module, hidden_size: int | None) -> nn.Module:
     found = trials.first_that_runs(hidden_size) if hidden_size else None
     if found is None:
         try:
-            found = trials.first_that_runs(trials.find_width())
+            found = trials.first_that_runs(trials.find_width(hidden_size))
         except ValueError:  # it is told where the width is asked for
             return backbone
     if found is None or found.call != Call(mask=MaskForm("real", "int")) or found.last_only:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from odmt_sdk.backbones.hidden_size import NAMES, TRIED_WIDTHS
-from odmt_sdk.backbones.returned import find_hidden_states, take
+from odmt_sdk.backbones.returned import describe, find_hidden_states, take
 from odmt_sdk.backbones.signature_backbone import Call, MaskForm, SignatureBackbone
 from odmt_sdk.backbones.signatures import WAY_OUT, Arguments
 from odmt_sdk.backbones.trial import copy_module, random_embeds, seeded, summary
@@ -102,6 +102,15 @@ class SignatureTrials:
         returned = backbone.returned(embeds.clone(), real, counts)
         key = find_hidden_states(returned, batch=BATCH, length=LENGTH, hidden_size=width)
         hidden = take(returned, key)
+        if hidden.shape == (BATCH, LENGTH) and width != LENGTH:
+            fewer = backbone.returned(
+                embeds[:, :SHORTEST].clone(), real[:, :SHORTEST], counts.clamp(max=SHORTEST)
+            )
+            if take(fewer, key).shape == (BATCH, SHORTEST):
+                raise TypeError(
+                    f"it returned one number per position, {describe(returned)}, and hidden states "
+                    "are (B, L, D)"
+                )
         return SignatureBackbone(
             self.module,
             arguments,
@@ -111,8 +120,11 @@ class SignatureTrials:
             last_only=hidden.ndim == 2,
         )
 
-    def find_width(self) -> int:
+    def find_width(self, given: int | None = None) -> int:
         """The width that the module reads, by its attributes or the shapes of its weights.
+
+        Args:
+            given: what the user says it is, at which it did not run.
 
         Returns:
             D.
@@ -141,9 +153,10 @@ class SignatureTrials:
             )
         width, cause = next(iter(self.failures.items()), (0, None))
         why = f" (at width {width}, {summary(cause)})" if cause else ""
+        room = f"; here it reads {LENGTH} positions" if isinstance(cause, IndexError) else ""
+        advice = WAY_OUT if given else f"say its width with hidden_size=, or {WAY_OUT}"
         raise ValueError(
-            f"{self.name} could not be run on embeddings{why}: say its width with hidden_size=, "
-            f"or {WAY_OUT}"
+            f"{self.name} could not be run on embeddings{why}{room}: {advice}"
         ) from cause
 
     def _keeps(self, width: int) -> bool:

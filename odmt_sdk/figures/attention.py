@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runt
 
 import torch
 
-from odmt_sdk.figures.canvas import EMPTY, FAINT, INK, RULE, blank_figure, source_colours
+from odmt_sdk.figures.canvas import EMPTY, FAINT, RULE, blank_figure, source_colours
 from odmt_sdk.figures.patch_grid import as_seen, patch_grid
 from odmt_sdk.figures.tiles import GAP, HEADING, MARGIN, Sheet, read_picture
 from odmt_sdk.figures.token_words import TokenWord, given_words, numbered_words, words_of_text
@@ -97,8 +97,8 @@ def draw_attention(
         text_pooling: as in `ItemFeatures.from_items`.
         words: labels of the text tokens, in place of `text` and `tokenizer`.
         image: its picture, as a path, the bytes of a file or a PIL image.
-        image_processor: the vision encoder's; shows the picture as the encoder saw it, cut and
-            resized. None stretches the patches over the whole picture.
+        image_processor: the vision encoder's; shows the picture as the encoder saw it. Needed where
+            it cuts pictures. None lays the patches over the whole picture.
         grid: rows and columns of the patches, the last tokens of the modality "image"; None =
             one leading token for the whole picture, then as many rows as columns.
         title: above the figure; None = the text, else the item's id.
@@ -345,8 +345,8 @@ def _chips(
             sheet.box(x, top, width, CHIP, facecolor=tuple(shade), zorder=1)
             style = {"ha": "center", "va": "center"}
             middle = x + width / 2
-            colour = FAINT if word.special else INK
-            sheet.write(word.label, middle, top + CHIP / 2, size=8, color=colour, zorder=2, **style)
+            slant = "italic" if word.special else "normal"
+            sheet.write(word.label, middle, top + CHIP / 2, size=8, style=slant, zorder=2, **style)
             percent = f"{100 * read[word]:.1f}"
             sheet.write(percent, middle, top + CHIP + 0.07, size=6, color=FAINT, **style)
             x += width + CHIP_GAP

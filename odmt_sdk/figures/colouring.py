@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MANY_KINDS = 9  # rarer ones are one colour, "other"
 UNKNOWN = "#c9c9ce"
-OTHER = "#7d7d85"
+OTHER = "#33333b"
 LEGEND_LETTERS = 18
 LOG_FROM = 20.0  # largest over smallest number from which on the scale is logarithmic
 

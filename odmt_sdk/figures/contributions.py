@@ -36,7 +36,7 @@ ROW, SMALL_TILE = 0.86, 0.72
 PLACE, TITLE, BARS, SCORE, RANK = 0.42, 1.75, 3.9, 0.75, 0.62  # widths of the columns
 RANKS_HEADING = 1.5
 FOOT = 0.62
-LEAST_LABELLED = 0.32  # a bar as wide as this has room for its number
+LEAST_LABELLED = 0.36  # a bar as wide as this has room for its number
 
 
 class ScoringModel(Protocol):

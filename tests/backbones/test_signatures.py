@@ -357,6 +357,7 @@ class TestReturned:
             (lambda h: "text", "it returned a str for embeddings"),
             (lambda h: None, "it returned a NoneType"),
             (lambda h: (h.sum(),), r"it returned a tuple of 0: \(\)"),
+            (lambda h: h.mean(-1), r"it returned one number per position, a tensor \(2, 6\)"),
             (
                 lambda h: torch.complex(h, h),
                 "complex numbers .* return hidden.real, or torch.view_as",
@@ -372,6 +373,35 @@ class TestReturned:
             adapt_backbone(Wraps(), hidden_size=D)
         with pytest.raises(TypeError, match=message):
             raise error.value.__cause__
+        assert "hidden_size=" not in str(error.value)  # it was given
+
+
+def test_last_positions_as_wide_as_the_trial_is_long_are_hidden_states():
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(D, 6, batch_first=True)
+
+        def forward(self, x):
+            return self.gru(x)[0][:, -1]
+
+    adapted = adapt_backbone(Narrow(), hidden_size=D, project=True)
+    assert adapted(EMBEDS, MASK).shape == (len(EMBEDS), D)
+
+
+def test_a_very_short_table_of_positions_is_named():
+    class Short(Recurrent):
+        def __init__(self):
+            super().__init__()
+            self.positions = nn.Embedding(4, D)
+
+        def forward(self, x):
+            return self.gru(x + self.positions(torch.arange(x.shape[1])))[0]
+
+    with pytest.raises(
+        ValueError, match=r"index out of range in self\); here it reads 6 positions"
+    ):
+        adapt_backbone(Short(), hidden_size=D)
 
 
 def test_other_ways_of_passing():
