@@ -7,6 +7,9 @@ zeros in place of every picture that is missing, as if it were one. Late items: 
 is taken out of the training data with all of its interactions and added to the trained model by
 content alone; each interaction with one of them is then a query, "which item comes next?".
 
+Every run trains for the same number of epochs and takes the best by validation. Finished runs are
+kept in the output folder and not repeated.
+
     python benchmarks/incomplete.py --data FOLDER --text-encoder DIR --image-encoder DIR
 """
 
@@ -34,6 +37,7 @@ from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.evaluate import FUSED, rank_targets
 from odmt_sdk.tables import read_columns
+from odmt_sdk.vocabulary import ItemVocabulary
 
 CUT = 10
 
@@ -45,26 +49,32 @@ def main() -> None:
     parser.add_argument("--text-encoder", required=True, help="folder or Hub name")
     parser.add_argument("--text-pooling", default="mean", choices=("first", "mean"))
     parser.add_argument("--image-encoder", required=True, help="folder or Hub name")
-    parser.add_argument("--text-tokens", type=int, default=8)
-    parser.add_argument("--image-tokens", type=int, default=1, help="1 = pooled")
+    parser.add_argument("--text-tokens", type=int, default=1, help="kept; 1 = pooled")
+    parser.add_argument("--image-tokens", type=int, default=1, help="kept; 1 = pooled")
     parser.add_argument("--output", type=Path, default=Path("outputs/incomplete"))
-    parser.add_argument("--positions", type=int, default=50)
+    parser.add_argument("--positions", type=int, default=20)
     parser.add_argument("--events", type=int, default=0, help="latest of each user; 0 = all")
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--warmup-steps", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--patience", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--modality-dropout", type=float, default=0.0)
     parser.add_argument("--id-dropout", type=float, nargs="+", default=[0.0, 0.3])
     parser.add_argument("--distillation-weight", type=float, default=1.0)
     parser.add_argument("--standardize", action="store_true")
     parser.add_argument("--validation", action="store_true", help="report it in place of the test")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
 
+    interactions, features = prepare(arguments)
+    if "missing" in arguments.part:
+        missing_pictures(interactions, features, arguments)
+    if "late" in arguments.part:
+        late_items(interactions, features, arguments)
+
+
+def prepare(arguments: argparse.Namespace) -> tuple[Interactions, ItemFeatures]:
     interactions = Interactions.from_table(arguments.data / "interactions.parquet")
     if arguments.events:
         interactions = interactions.last(arguments.events)
@@ -76,17 +86,13 @@ def main() -> None:
         text_encoder=arguments.text_encoder,
         text_pooling=arguments.text_pooling,
         image_encoder=arguments.image_encoder,
-        max_text_tokens=arguments.text_tokens,
         max_image_tokens=arguments.image_tokens,
     ).select(interactions.item_ids)
+    tokens, lengths = features["text"]
+    text = (tokens[:, : arguments.text_tokens], lengths.clamp(max=arguments.text_tokens))
+    features = ItemFeatures(features.vocabulary, {"text": text, "image": features["image"]})
     print(interactions, features, sep="\n")
-
-    found = {}
-    if "missing" in arguments.part:
-        found["missing"] = missing_pictures(interactions, features, arguments)
-    if "late" in arguments.part:
-        found["late"] = late_items(interactions, features, arguments)
-    (arguments.output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
+    return interactions, features
 
 
 # ------------------------------------------------------------------ missing pictures
@@ -94,11 +100,10 @@ def main() -> None:
 
 def missing_pictures(
     interactions: Interactions, features: ItemFeatures, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """NDCG of the three ways to treat missing pictures, and paired differences by user."""
-    text = ItemFeatures(features.vocabulary, {"text": features["text"]})
+) -> None:
+    """Print NDCG of the three ways to treat missing pictures, and paired differences by user."""
     variants = {
-        "ID and text": text,
+        "ID and text": ItemFeatures(features.vocabulary, {"text": features["text"]}),
         "pictures where there are any": features,
         "zeros as pictures": with_zeros(features),
     }
@@ -106,12 +111,15 @@ def missing_pictures(
         interactions, vocabulary=features.vocabulary, max_seq_length=arguments.positions
     )
     queries = split.validation if arguments.validation else split.test
-    config = settings(arguments, modality_dropout=arguments.modality_dropout)
-    gains = {name: [] for name in variants}
-    for seed in range(arguments.seeds):
+    config = settings(arguments)
+    gains: dict[str, list[torch.Tensor]] = {name: [] for name in variants}
+    for seed in arguments.seeds:
         for name, item_features in variants.items():
-            model = train(item_features, split, config, seed, arguments, f"{name} {seed}")
-            gains[name].append(ndcg(rank_targets(model, queries, progress=False)[FUSED]))
+            path = arguments.output / f"missing-{name.replace(' ', '-')}-{seed}.json"
+            if not path.exists():
+                model = train(item_features, split, config, seed, arguments, path)
+                path.write_text(json.dumps(rank_targets(model, queries)[FUSED].tolist()))
+            gains[name].append(ndcg(torch.tensor(json.loads(path.read_text()))))
             print(f"seed {seed}, {name}: ndcg@{CUT} {gains[name][-1].mean():.4f}", flush=True)
 
     pictured = (features["image"].lengths > 0)[queries.targets]
@@ -128,7 +136,6 @@ def missing_pictures(
         difference = full - means[name]
         error = 1.96 * difference.std() / math.sqrt(len(difference))
         print(f"over {name}: {difference.mean():+.4f} +- {error:.4f} (95 %, users paired)")
-    return {name: [float(g.mean()) for g in gain] for name, gain in gains.items()}
 
 
 def with_zeros(features: ItemFeatures) -> ItemFeatures:
@@ -143,38 +150,38 @@ def with_zeros(features: ItemFeatures) -> ItemFeatures:
 
 def late_items(
     interactions: Interactions, features: ItemFeatures, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """How often late items are found, by the model, by chance and by popularity."""
+) -> None:
+    """Print how often late items are found, by the model, by chance and by popularity."""
     found: dict[str, list[dict[str, float]]] = {}
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         generator = np.random.default_rng(seed)
         shuffled = generator.permutation(interactions.num_items)
         tenth = interactions.num_items // 10
         # Settings are chosen on other late items than those of the result.
         first = tenth if arguments.validation else 0
         late = [interactions.item_ids[code] for code in shuffled[first : first + tenth]]
-        chosen = set(late)
-        known = interactions.keep_items(i for i in interactions.item_ids if i not in chosen)
+        known = interactions.keep_items(set(interactions.item_ids) - set(late))
         trained = features.select(known.item_ids)
         split = leave_one_out(
             known, vocabulary=trained.vocabulary, max_seq_length=arguments.positions
         )
+        vocabulary = ItemVocabulary([*known.item_ids, *late])
+        queries = late_queries(interactions, vocabulary, known.num_items, arguments)
         for id_dropout in arguments.id_dropout:
-            config = settings(
-                arguments, modality_dropout=arguments.modality_dropout, id_dropout=id_dropout
-            )
             name = f"id_dropout {id_dropout}"
-            model = train(trained, split, config, seed, arguments, f"late {name} {seed}")
-            model.add_items(features.select(late))
-            vocabulary = model.vocabulary
-            queries = late_queries(interactions, vocabulary, len(known.item_ids), arguments)
-            among = AmongLate(queries, len(known.item_ids))
-            row = {
-                "of all": hit_rate(rank_targets(model, queries, progress=False)[FUSED]),
-                "of the late": hit_rate(rank_targets(model, among, progress=False)[FUSED]),
-            }
-            found.setdefault(name, []).append(row)
-            print(f"seed {seed}, {name}: {row}", flush=True)
+            path = arguments.output / f"late-{name.replace(' ', '-')}-{seed}.json"
+            if not path.exists():
+                config = settings(arguments, id_dropout=id_dropout)
+                model = train(trained, split, config, seed, arguments, path)
+                model.add_items(features.select(late))
+                among = AmongLate(queries, known.num_items)
+                row = {
+                    "of all": hit_rate(rank_targets(model, queries)[FUSED]),
+                    "of the late": hit_rate(rank_targets(model, among)[FUSED]),
+                }
+                path.write_text(json.dumps(row))
+            found.setdefault(name, []).append(json.loads(path.read_text()))
+            print(f"seed {seed}, {name}: {found[name][-1]}", flush=True)
         found.setdefault("chance", []).append(chance(queries, len(vocabulary), len(late)))
         counts = np.concatenate([split.item_counts.numpy(), np.zeros(len(late), dtype=np.int64)])
         found.setdefault("popularity in training", []).append(
@@ -191,11 +198,13 @@ def late_items(
         of_all, of_late = (np.mean([row[key] for row in rows_]) for key in rows_[0])
         seeds = ", ".join(f"{row['of all']:.4f} / {row['of the late']:.4f}" for row in rows_)
         print(f"| {name} | {of_all:.4f} | {of_late:.4f} | {seeds} |")
-    return found
 
 
 def late_queries(
-    interactions: Interactions, vocabulary: Any, num_known: int, arguments: argparse.Namespace
+    interactions: Interactions,
+    vocabulary: ItemVocabulary,
+    num_known: int,
+    arguments: argparse.Namespace,
 ) -> RankingDataset:
     """One query per interaction with a late item; the history holds the known items before it."""
     rows = np.array(vocabulary.rows(interactions.item_ids))[interactions.item_codes]
@@ -269,7 +278,11 @@ def iterate(queries: RankingDataset) -> Iterator[dict[str, Any]]:
 
 
 def settings(arguments: argparse.Namespace, **changes: float) -> ODMTConfig:
-    return ODMTConfig(distillation_weight=arguments.distillation_weight, **changes)
+    return ODMTConfig(
+        distillation_weight=arguments.distillation_weight,
+        modality_dropout=arguments.modality_dropout,
+        **changes,
+    )
 
 
 def train(
@@ -278,7 +291,7 @@ def train(
     config: ODMTConfig,
     seed: int,
     arguments: argparse.Namespace,
-    name: str,
+    path: Path,
 ) -> ODMTWrapper:
     torch.manual_seed(seed)
     if arguments.standardize:
@@ -288,19 +301,21 @@ def train(
     result = fit(
         model,
         split,
-        arguments.output / name.replace(" ", "-"),
+        path.with_suffix(""),
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         warmup_steps=arguments.warmup_steps,
-        patience=arguments.patience,
+        patience=arguments.epochs,
         seed=seed,
         k=(CUT,),
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
     validation, test = (part[f"ndcg@{CUT}"] for part in (result.validation, result.test))
-    print(f"{name}: best epoch {result.best_epoch:.0f}, {validation:.4f}, {test:.4f}", flush=True)
+    print(
+        f"{path.stem}: best epoch {result.best_epoch:.0f}, {validation:.4f}, {test:.4f}", flush=True
+    )
     return model
 
 

@@ -1,12 +1,16 @@
 """Reading columns out of whatever table the user brings.
 
 A table is a pandas or Polars DataFrame, a PyArrow Table, a Hugging Face dataset, a mapping of
-columns, a list of dicts, or the path of a CSV, TSV or Parquet file. No table library is imported
-unless the user brought one of its tables or names a file.
+columns, a list of dicts, or the path of a CSV, TSV, Parquet or JSON lines file. No table library is
+imported unless the user brought one of its tables or names a file that needs it.
 """
 
+import gzip
+import io
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,10 +22,33 @@ Column: TypeAlias = npt.NDArray[Any]
 
 # What an empty cell of a CSV or TSV file may look like, whichever library reads it.
 _NULLS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_columns(table: Table, columns: Sequence[str]) -> dict[str, Column]:
+@dataclass(frozen=True)
+class TextFormat:
+    """How a text file holds its cells.
+
+    Args:
+        separator: what stands between two cells, one or several characters.
+        names: the names of its columns, if the file has no header.
+        strings: columns to read as strings though they may look like numbers.
+        quoted: whether cells may stand in double quotes.
+        encoding: of the text.
+    """
+
+    separator: str = ","
+    names: Sequence[str] | None = None
+    strings: Sequence[str] = ()
+    quoted: bool = True
+    encoding: str = "utf-8"
+
+
+_FORMATS = {".csv": TextFormat(), ".tsv": TextFormat("\t")}
+
+
+def read_columns(
+    table: Table, columns: Sequence[str], *, text_format: TextFormat | None = None
+) -> dict[str, Column]:
     """Read columns as numpy arrays, in the table's row order.
 
     Values stay as they are: strings and other objects come in arrays of dtype object, missing
@@ -31,8 +58,9 @@ def read_columns(table: Table, columns: Sequence[str]) -> dict[str, Column]:
 
     Args:
         table: pandas or Polars DataFrame, PyArrow Table, Hugging Face dataset, mapping of columns,
-            list of dicts, or the path of a .csv, .tsv (also .gz) or .parquet file.
+            list of dicts, or the path of a .csv, .tsv, .jsonl (each also .gz) or .parquet file.
         columns: the names to read.
+        text_format: how to read the text file that `table` names, whatever it ends in.
 
     Returns:
         One 1-D array per name, all of the same length.
@@ -49,7 +77,7 @@ def read_columns(table: Table, columns: Sequence[str]) -> dict[str, Column]:
         {'item': array([3, 4])}
     """
     if isinstance(table, str | os.PathLike):
-        table = _read_file(Path(table), columns)
+        table = _read_file(Path(table), columns, text_format)
     elif isinstance(table, list | tuple):
         table = _from_records(table, columns)
     elif _library(table) == "datasets" and hasattr(table, "num_rows"):  # not a stream
@@ -115,7 +143,7 @@ def _from_arrow_stream(table: Table) -> Table:
         raise TypeError(
             f"cannot read a table of type {type(table).__name__}; give a pandas or Polars "
             "DataFrame, a PyArrow Table, a Hugging Face dataset, a mapping of columns, a list of "
-            "dicts, or the path of a .csv, .tsv or .parquet file"
+            "dicts, or the path of a .csv, .tsv, .jsonl or .parquet file"
         )
     try:
         import pyarrow as pa
@@ -129,64 +157,143 @@ def _from_arrow_stream(table: Table) -> Table:
 # ------------------------------------------------------------------ files
 
 
-def _read_file(path: Path, columns: Sequence[str]) -> Table:
+def _read_file(path: Path, columns: Sequence[str], text_format: TextFormat | None) -> Table:
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if suffix != ".parquet" and suffix not in _SEPARATORS:
-        raise ValueError(f"{path} does not end in .csv, .tsv or .parquet: read it, pass the table")
+    text_format = text_format or _FORMATS.get(suffix)
+    if text_format is None and suffix not in (".parquet", ".jsonl"):
+        raise ValueError(
+            f"{path} does not end in .csv, .tsv, .jsonl or .parquet: read it, pass the table"
+        )
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if text_format is None and suffix == ".jsonl":
+        return _read_json_lines(path, columns)
+    source: Path | io.BytesIO = path
+    if text_format and (len(text_format.separator) > 1 or text_format.encoding != "utf-8"):
+        text = path.read_bytes().decode(text_format.encoding)
+        source = io.BytesIO(text.replace(text_format.separator, "\t").encode())
+        text_format = TextFormat("\t", text_format.names, text_format.strings, text_format.quoted)
     for reader in (_read_with_pyarrow, _read_with_polars, _read_with_pandas):
         try:
-            return reader(path, _SEPARATORS.get(suffix), columns)
+            table = reader(source, text_format, columns)
         except ImportError:
             continue
+        _check_columns(_column_names(table), columns, str(path))
+        return table
     raise ImportError(f"reading {path} needs pyarrow: pip install odmt-sdk[tables]")
 
 
-def _read_with_pyarrow(path: Path, separator: str | None, columns: Sequence[str]) -> Table:
+def iterate_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a file of one JSON object a line, such as .jsonl or .jsonl.gz.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The objects.
+
+    Raises:
+        ValueError: if a line is no JSON object.
+    """
+    with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise ValueError(
+                    f"{path}, line {number}, is no JSON object: {line[:60]!r}; repair or remove it"
+                )
+            yield record
+
+
+def _read_json_lines(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Only the wanted values are kept; those that are absent are None."""
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    names: dict[str, None] = {}
+    for record in iterate_json_lines(path):
+        names |= dict.fromkeys(record)
+        for name in columns:
+            values[name].append(record.get(name))
+    _check_columns(names, columns, str(path))
+    return values
+
+
+def _read_with_pyarrow(
+    source: Path | io.BytesIO, text_format: TextFormat | None, columns: Sequence[str]
+) -> Table:
     import pyarrow as pa
 
     try:
-        if separator is None:
+        if text_format is None:
             from pyarrow import parquet
 
-            dataset = parquet.ParquetDataset(path)
-            _check_columns(dataset.schema.names, columns, str(path))
+            dataset = parquet.ParquetDataset(source)
+            _check_columns(dataset.schema.names, columns, str(source))
             return dataset.read(columns=list(columns))
         from pyarrow import csv
 
         return csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(null_values=_NULLS, strings_can_be_null=True),
+            source,
+            read_options=csv.ReadOptions(column_names=text_format.names),
+            parse_options=csv.ParseOptions(
+                delimiter=text_format.separator,
+                quote_char='"' if text_format.quoted else False,
+                newlines_in_values=text_format.quoted,
+            ),
+            convert_options=csv.ConvertOptions(
+                null_values=_NULLS,
+                strings_can_be_null=True,
+                column_types=dict.fromkeys(text_format.strings, pa.string()),
+            ),
         )
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{path} cannot be read: {error}. Where a column's type was guessed wrongly, read the "
-            "file with the types you want and pass the table"
+            f"{source} cannot be read: {error}. Where a column's type was guessed wrongly, read "
+            "the file with the types you want and pass the table"
         ) from error
 
 
-def _read_with_polars(path: Path, separator: str | None, columns: Sequence[str]) -> Table:
+def _read_with_polars(
+    source: Path | io.BytesIO, text_format: TextFormat | None, columns: Sequence[str]
+) -> Table:
     import polars as pl
 
-    if separator is None:
-        return pl.read_parquet(path)
+    if text_format is None:
+        return pl.read_parquet(source)
     return pl.read_csv(
-        path,
-        separator=separator,
+        source,
+        separator=text_format.separator,
+        has_header=text_format.names is None,
+        new_columns=text_format.names,
+        schema_overrides=dict.fromkeys(text_format.strings, pl.String),
+        quote_char='"' if text_format.quoted else None,
         null_values=_NULLS,
         infer_schema_length=None,
         try_parse_dates=True,
     )
 
 
-def _read_with_pandas(path: Path, separator: str | None, columns: Sequence[str]) -> Table:
+def _read_with_pandas(
+    source: Path | io.BytesIO, text_format: TextFormat | None, columns: Sequence[str]
+) -> Table:
+    import csv
+
     import pandas as pd
 
-    if separator is None:
-        return pd.read_parquet(path)
-    return pd.read_csv(path, sep=separator, keep_default_na=False, na_values=_NULLS)
+    if text_format is None:
+        return pd.read_parquet(source)
+    return pd.read_csv(
+        source,
+        sep=text_format.separator,
+        header="infer" if text_format.names is None else None,
+        names=text_format.names,
+        dtype=dict.fromkeys(text_format.strings, str),
+        quoting=csv.QUOTE_MINIMAL if text_format.quoted else csv.QUOTE_NONE,
+        keep_default_na=False,
+        na_values=_NULLS,
+    )
 
 
 # ------------------------------------------------------------------ columns
@@ -257,11 +364,27 @@ def _from_pyarrow(column: Any) -> Column:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _from_arrow_strings(column)
     keeps_nulls = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
     if pa.types.is_nested(kind) or (column.null_count and not keeps_nulls):
         return _as_objects(column.to_pylist())
     values: Column = column.to_numpy(zero_copy_only=False)
     return values
+
+
+def _from_arrow_strings(column: Any) -> Column:
+    """Strings of which equal ones are one Python object, in a tenth of the memory."""
+    import pyarrow as pa
+
+    chunks = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    chunks = chunks.dictionary_encode().unify_dictionaries().chunks
+    if not chunks:
+        return np.empty(0, dtype=object)
+    distinct = np.array([*chunks[0].dictionary.to_pylist(), None], dtype=object)
+    codes = [chunk.indices.fill_null(len(distinct) - 1).to_numpy() for chunk in chunks]
+    strings: Column = distinct[np.concatenate(codes)]
+    return strings
 
 
 _COLUMN_READERS: dict[str, Callable[[Any], Column]] = {

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from odmt_sdk.tables import read_columns
+from odmt_sdk.tables import TextFormat, read_columns
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -114,6 +114,70 @@ def test_empty_cells_are_missing_and_quotes_may_hold_newlines(tmp_path, monkeypa
     assert read["item"].tolist() == [1, 2, 3, 4]
 
 
+# Three ways in which the text files of well-known data sets differ from CSV with a header.
+FORMATS = {
+    "no header": ("1\tone\n2\t\n", TextFormat("\t", ["item", "title"])),
+    "two characters": ("1::one\n2::\n", TextFormat("::", ["item", "title"])),
+    "other columns too": ("1|x|one|9\n2|y||9\n", TextFormat("|", ["item", "a", "title", "b"])),
+    "header": ("item;title\n1;one\n2;\n", TextFormat(";")),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("absent", [[], ["pyarrow"], ["pyarrow", "polars"]])
+def test_text_files_of_other_formats(tmp_path, monkeypatch, kind, absent):
+    text, text_format = FORMATS[kind]
+    path = tmp_path / "u.data"
+    path.write_text(text)
+    hide(monkeypatch, absent)
+    read = read_columns(path, ["title", "item"], text_format=text_format)
+    assert {name: array.tolist() for name, array in read.items()} == {
+        "title": ["one", None],
+        "item": [1, 2],
+    }
+
+
+@pytest.mark.parametrize("absent", [[], ["pyarrow"], ["pyarrow", "polars"]])
+def test_text_formats_keep_what_others_would_guess_away(tmp_path, monkeypatch, absent):
+    path = tmp_path / "films.dat"
+    path.write_bytes('007;"Misérables\n0042;1984\n'.encode("latin-1"))
+    hide(monkeypatch, absent)
+    text_format = TextFormat(
+        ";", ["item", "title"], strings=["item", "title"], quoted=False, encoding="latin-1"
+    )
+    read = read_columns(path, ["item", "title"], text_format=text_format)
+    assert read["item"].tolist() == ["007", "0042"]
+    assert read["title"].tolist() == ['"Misérables', "1984"]
+    with pytest.raises(ValueError, match="'price' is not in .*'item', 'title'"):
+        read_columns(path, ["price"], text_format=text_format)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_json_lines(tmp_path, monkeypatch, suffix):
+    import gzip
+
+    path = tmp_path / f"reviews.jsonl{suffix}"
+    text = '{"item": 1, "tags": ["é"]}\n{"user": "ann", "item": 2}\n'
+    path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
+    hide(monkeypatch, ["pyarrow", "polars", "pandas"])
+    read = read_columns(path, ["item", "tags", "user"])
+    assert read["item"].tolist() == [1, 2]
+    assert read["tags"].tolist() == [["é"], None]
+    assert read["user"].tolist() == [None, "ann"]
+    with pytest.raises(ValueError, match=r"'rating' is not in .*'item', 'tags', 'user'"):
+        read_columns(path, ["rating"])
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"item": ', "nothing"])
+def test_broken_json_lines(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"item": 1}\n' + line)
+    with pytest.raises(
+        ValueError, match="a.jsonl, line 2, is no JSON object: .*; repair or remove"
+    ):
+        read_columns(path, ["item"])
+
+
 def test_columns_whose_names_hold_dots(tmp_path):
     path = tmp_path / "a.parquet"
     pd.DataFrame({"user.id": [3, 4], "other": [1, 2]}).to_parquet(path)
@@ -131,7 +195,7 @@ def test_folder_of_parquet_files(tmp_path):
 def test_file_errors(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*gone.csv"):
         read_columns(tmp_path / "gone.csv", ["item"])
-    with pytest.raises(ValueError, match=r"a.xlsx does not end in .csv, .tsv or .parquet"):
+    with pytest.raises(ValueError, match=r"a.xlsx does not end in .csv, .tsv, .jsonl or .parquet"):
         read_columns(tmp_path / "a.xlsx", ["item"])
     for name in ("a.csv", "a.parquet"):
         path = write(tmp_path / name)
@@ -231,6 +295,15 @@ def test_cells_that_are_sequences_stay_whole(column):
     array = read_columns({"a": column()}, ["a"])["a"]
     assert array.shape == (2,)
     assert list(array[1]) == [3, 4]
+
+
+def test_equal_strings_of_arrow_are_one_object():
+    column = pa.chunked_array([["mug", None, "lamp"], ["lamp", "mug"], []], type=pa.string())
+    for given in (column, column.cast(pa.large_string()), column.combine_chunks()):
+        array = read_columns({"a": given}, ["a"])["a"]
+        assert array.tolist() == ["mug", None, "lamp", "lamp", "mug"]
+        assert len(set(map(id, array))) == 3
+    assert read_columns({"a": pa.chunked_array([], type=pa.string())}, ["a"])["a"].tolist() == []
 
 
 def test_lists_keep_the_types_of_their_values():

@@ -103,6 +103,13 @@ def test_path_of_a_file(tmp_path):
     assert sequences(Interactions.from_table(path)) == {1: ["y", "x"]}
 
 
+def test_hugging_face_dataset():
+    datasets = pytest.importorskip("datasets")
+    table = {"user_id": [1, 1, 2], "item_id": ["b", "a", "a"], "timestamp": [2, 1, 0]}
+    dataset = datasets.Dataset.from_dict(table)
+    assert sequences(Interactions.from_table(dataset)) == {1: ["a", "b"], 2: ["a"]}
+
+
 def test_repr_says_how_much_there_is():
     interactions = interactions_of([(0, "a", 0), (0, "b", 1), (1, "a", 0)])
     assert repr(interactions) == "Interactions(3 events of 2 users with 2 items, 1 to 2 a user)"

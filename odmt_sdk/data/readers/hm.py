@@ -1,0 +1,68 @@
+"""H&M Personalized Fashion Recommendations: transactions, articles and pictures."""
+
+from pathlib import Path
+from typing import Literal
+
+from odmt_sdk.data.interactions import Interactions
+from odmt_sdk.data.readers.files import find_file, find_pictures
+from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
+from odmt_sdk.tables import TextFormat, read_columns
+
+TEXT = ("prod_name", "product_type_name", "colour_group_name", "detail_desc")
+ID_DIGITS = 10
+
+
+def read_hm(folder: str | Path, *, images: str | Path | Literal[False] | None = None) -> RawData:
+    """Read the data of the Kaggle competition.
+
+    Several of the same article bought at once are several interactions, see `drop_repeats`.
+
+    Args:
+        folder: holds `transactions_train.csv`, `articles.csv` and the folder `images`.
+        images: the folder of pictures, `010/0108775015.jpg`; None = `images`, False = none.
+
+    Returns:
+        Interactions by day, and the items: name, kind, colour and description. Article ids are
+        strings of ten digits, as the pictures are named.
+
+    Raises:
+        FileNotFoundError: if a file or folder is not there.
+        ValueError: if a file cannot be read.
+
+    Source: https://www.kaggle.com/competitions/h-and-m-personalized-fashion-recommendations.
+    """
+    folder = Path(folder)
+    names = ["customer_id", "article_id", "t_dat"]
+    transactions = read_columns(
+        find_file(folder, ["transactions_train.csv"], "interactions"),
+        names,
+        text_format=TextFormat(strings=("customer_id", "article_id")),
+    )
+    interactions = Interactions.from_table(
+        transactions, user="customer_id", item="article_id", timestamp="t_dat"
+    )
+    # Copies of the files that went through a spreadsheet have lost the leading zeros.
+    interactions.item_ids = tuple(str(item).zfill(ID_DIGITS) for item in interactions.item_ids)
+    articles = read_columns(
+        find_file(folder, ["articles.csv"], "articles"),
+        ["article_id", *TEXT],
+        text_format=TextFormat(strings=("article_id", *TEXT)),
+    )
+    described = {
+        item.zfill(ID_DIGITS): [text for text in texts if text]
+        for item, *texts in zip(*(articles[name] for name in ("article_id", *TEXT)), strict=True)
+    }
+    item_ids = all_items(list(described), interactions)
+    pictures: list[Path | None] = [None] * len(item_ids)
+    if images is not False:
+        pictures = find_pictures(images, item_ids, within=folder, names=("images",))
+    texts = [described.get(str(item), []) for item in item_ids]
+    return RawData(
+        interactions,
+        make_items(
+            item_ids,
+            [text[0] if text else None for text in texts],
+            [". ".join(text) for text in texts],
+            pictures,
+        ),
+    )

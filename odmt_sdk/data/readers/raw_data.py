@@ -1,0 +1,54 @@
+"""What a reader returns: interactions and the items behind them."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from odmt_sdk.data.interactions import Interactions
+
+
+class RawData(NamedTuple):
+    """A data set before features are extracted; unpacks as `interactions, items`.
+
+    Args:
+        interactions: who interacted with what.
+        items: a table for `ItemFeatures.from_items`, one row per item: "item_id", "title", "text",
+            None where an item has none, and "image", the path of its picture or None.
+
+    Examples:
+        >>> interactions, items = read_movielens("ml-latest-small")              # doctest: +SKIP
+        >>> features = ItemFeatures.from_items(                                  # doctest: +SKIP
+        ...     items, text_encoder="sentence-transformers/all-MiniLM-L6-v2", text_pooling="mean")
+    """
+
+    interactions: Interactions
+    items: dict[str, list[Any]]
+
+    def __repr__(self) -> str:
+        counts = {
+            name: sum(value is not None for value in self.items[name]) for name in ("text", "image")
+        }
+        return (
+            f"RawData({self.interactions!r}, {len(self.items['item_id']):,} items: "
+            f"{counts['text']:,} with text, {counts['image']:,} with a picture)"
+        )
+
+
+def make_items(
+    item_ids: Sequence[Hashable],
+    titles: Sequence[str | None],
+    texts: Sequence[str | None],
+    images: Sequence[Path | None],
+) -> dict[str, list[Any]]:
+    """Lay items out as a table; blank titles and texts become None."""
+    return {
+        "item_id": list(item_ids),
+        "title": [(title or "").strip() or None for title in titles],
+        "text": [(text or "").strip() or None for text in texts],
+        "image": list(images),
+    }
+
+
+def all_items(known: Sequence[Hashable], interactions: Interactions) -> list[Hashable]:
+    """Ids of the items that a file describes, and after them those that only somebody bought."""
+    return list(dict.fromkeys([*known, *interactions.item_ids]))

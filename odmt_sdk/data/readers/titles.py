@@ -1,0 +1,43 @@
+"""Files of one title per item, such as `17,Cats, dogs and more`."""
+
+from pathlib import Path
+
+
+def read_titles(path: Path) -> dict[str, str]:
+    r"""Read the titles of items.
+
+    These files are not quite CSV: a title may hold commas without standing in quotes. Everything
+    after the first separator belongs to it, as the authors of these data sets read it.
+
+    Args:
+        path: a file of lines "id,title" (.csv) or "id\ttitle" (.tsv); a tab further on becomes a
+            space. A first line "item,title" is a header.
+
+    Returns:
+        Item id -> title, in the file's order.
+
+    Raises:
+        ValueError: if a line has no separator.
+    """
+    separator = "," if path.suffix == ".csv" else "\t"
+    titles: dict[str, str] = {}
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            item_id, found, title = line.strip("\r\n").partition(separator)
+            if not found:
+                if not line.strip():
+                    continue
+                raise ValueError(
+                    f"{path}, line {number}, has no {separator!r} between id and title: "
+                    f"{line[:60].strip()!r}"
+                )
+            if number == 1 and item_id.strip().lower() in _HEADERS:
+                continue
+            title = title.replace("\t", " ").strip()
+            if len(title) > 1 and title[0] == title[-1] == '"':
+                title = title[1:-1].replace('""', '"')
+            titles[item_id.strip()] = title
+    return titles
+
+
+_HEADERS = {"item", "item_id", "itemid", "video", "video_id", "videoid", "id"}
