@@ -64,7 +64,7 @@ def build(size: Configuration) -> ODMTWrapper:
     model = ODMTWrapper(
         SASRec(size.hidden_size, max_seq_length=size.positions, dropout=0.0),
         features,
-        ODMTConfig(dropout=0.0),
+        ODMTConfig.paper(dropout=0.0),
     )
     return model.set_item_popularity(zipf(rows))
 

@@ -22,6 +22,10 @@ class ODMTConfig:
         num_heads: attention heads of each of them; must divide `hidden_size`.
         id_visibility: "one_way" hides the ID token from text and image tokens (the paper's
             choice), "mutual" lets every token see every other.
+        token_norm: whether content tokens pass a layer norm once projected, so that the scale of
+            the features does not matter.
+        shortcut: whether the first token of each source also goes around the transformer, so that
+            the sources stay different.
         dropout: probability used throughout the item encoder, 0 <= dropout < 1.
         layer_norm_eps: epsilon of the item encoder's layer norms.
         modality_dropout: probability that a modality of an item is hidden in a training batch,
@@ -70,6 +74,8 @@ class ODMTConfig:
     num_layers: int = 2
     num_heads: int = 2
     id_visibility: IdVisibility = "one_way"
+    token_norm: bool = True
+    shortcut: bool = True
     dropout: float = 0.1
     layer_norm_eps: float = 1e-6
     modality_dropout: float = 0.0
@@ -119,6 +125,37 @@ class ODMTConfig:
         for name in ("distillation_weight", "distillation_warmup_epochs"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+
+    @classmethod
+    def paper(cls, **settings: Any) -> Self:
+        """The model as published, where the defaults depart from it.
+
+        Args:
+            **settings: others than the published ones.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            TypeError: if a setting is unknown.
+            ValueError: if a value breaks its rule.
+
+        Source: section 4.1 of the paper, https://arxiv.org/abs/2308.04067.
+
+        Examples:
+            >>> ODMTConfig.paper(num_layers=1).distillation_warmup_epochs
+            50.0
+        """
+        published: dict[str, Any] = {
+            "token_norm": False,
+            "shortcut": False,
+            "teaching_graph": "paper",
+            "distillation_temperature": 0.5,
+            "distillation_weight": 1.0,
+            "distillation_warmup_epochs": 50.0,
+            "detach_teacher": False,
+        }
+        return cls(**{**published, **settings})
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values."""

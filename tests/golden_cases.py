@@ -59,7 +59,7 @@ class GoldenCase:
     def model(self) -> ODMTWrapper:
         s = self.settings
         ramp = s["rampup_epochs"]
-        config = ODMTConfig(
+        config = ODMTConfig.paper(
             num_layers=s["imt_layers"],
             num_heads=s["imt_heads"],
             id_visibility="one_way" if s["id_visibility"] == "v1" else "mutual",

@@ -50,7 +50,7 @@ def make(draw) -> ODMTWrapper:
         },
         **{name: torch.randn(N + 1, size, 5) for name, size in sizes.items()},
     )
-    config = ODMTConfig(
+    config = ODMTConfig.paper(
         num_layers=draw(st.integers(1, 3)),
         num_heads=draw(st.sampled_from([1, 2, 4])),
         id_visibility=draw(st.sampled_from(["one_way", "mutual"])),

@@ -38,6 +38,8 @@ RENAMES: dict[int, Renames] = {
             "files.model": ["model.safetensors"],
             "files.items": ["items.json"],
             "files.item_embeddings": ["item_embeddings.safetensors"],
+            "model.token_norm": False,
+            "model.shortcut": False,
         },
     ),
 }

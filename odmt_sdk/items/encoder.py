@@ -41,6 +41,11 @@ class ItemEncoder(nn.Module):
         modality_dropout: probability that a modality of an item is hidden in a training batch.
         id_dropout: probability that the ID of an item with content is. Content and ID of an item
             are never all hidden.
+        token_norm: whether content tokens pass a layer norm after their projection, so that the
+            scale of the features does not matter. Not in the paper.
+        shortcut: whether the first token of each source, as it enters the blocks, is also added
+            through a linear layer to what its head puts out. The blocks make the sources alike;
+            the shortcut keeps what is each one's own. Not in the paper.
 
     Raises:
         ValueError: if `num_heads` does not divide `hidden_size`.
@@ -69,6 +74,8 @@ class ItemEncoder(nn.Module):
         layer_norm_eps: float = 1e-6,
         modality_dropout: float = 0.0,
         id_dropout: float = 0.0,
+        token_norm: bool = True,
+        shortcut: bool = True,
     ) -> None:
         super().__init__()
         check_heads(hidden_size, num_heads)
@@ -101,10 +108,27 @@ class ItemEncoder(nn.Module):
                 for source in self.sources
             }
         )
+        self.token_norms = nn.ModuleDict(
+            {
+                name: nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+                for name in (self.modalities if token_norm else ())
+            }
+        )
+        self.shortcuts = nn.ModuleDict(
+            {
+                source: nn.Linear(hidden_size, hidden_size, bias=False)
+                for source in (self.sources if shortcut else ())
+            }
+        )
         self.apply(init_weights)
-        # tokens of unit length, whatever the size of the catalogue
-        for token in (self.id_embedding.weight, *self.missing_tokens.values()):
-            nn.init.normal_(token, std=hidden_size**-0.5)
+        # IDs of unit length, whatever the size of the catalogue
+        nn.init.normal_(self.id_embedding.weight, std=hidden_size**-0.5)
+        content_scale = 1.0 if token_norm else hidden_size**-0.5  # of one number of a token
+        for token in self.missing_tokens.values():
+            nn.init.normal_(token, std=content_scale)
+        for source, linear in self.shortcuts.items():
+            scale = content_scale if source != "id" else hidden_size**-0.5
+            nn.init.normal_(cast(nn.Linear, linear).weight, std=1 / (hidden_size * scale))
         with torch.no_grad():
             self.id_embedding.weight[0] = 0
             # Item embeddings of about unit length, so that the first scores are small: from large
@@ -159,11 +183,15 @@ class ItemEncoder(nn.Module):
         Raises:
             ValueError: if modalities are missing or unknown.
         """
-        hidden, mask, first = self._before_last_block(item_ids, features or {})
+        hidden, mask, first, own = self._before_last_block(item_ids, features or {})
         # only the first token of each modality and the ID token leave the last block
         hidden = self._last_block.read(hidden[:, first], hidden, mask[:, first])  # (U, S, D)
-        sources = (*self.modalities, "id")
-        return {source: self.heads[source](hidden[:, i]) for i, source in enumerate(sources)}
+        embeddings = {}
+        for i, source in enumerate((*self.modalities, "id")):
+            embeddings[source] = self.heads[source](hidden[:, i])
+            if source in self.shortcuts:
+                embeddings[source] = embeddings[source] + self.shortcuts[source](own[:, i])
+        return embeddings
 
     def attention(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
@@ -185,7 +213,7 @@ class ItemEncoder(nn.Module):
         training = self.training
         self.eval()
         try:
-            hidden, mask, first = self._before_last_block(item_ids, features or {})
+            hidden, mask, first, _ = self._before_last_block(item_ids, features or {})
         finally:
             self.train(training)
         weights = self._last_block.attention.weights(hidden[:, first], hidden, mask[:, first])
@@ -205,8 +233,11 @@ class ItemEncoder(nn.Module):
 
     def _before_last_block(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
-    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        """Tokens (U, T, D) that the last block reads, its mask (U, T, T), first of each source."""
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int], torch.Tensor]:
+        """Tokens (U, T, D) that the last block reads and its mask (U, T, T).
+
+        And the first token of each source: where it stands, and as it entered the blocks (U, S, D).
+        """
         if set(features) != set(self.modalities):
             raise ValueError(
                 f"got features of {sorted(features)}, this item encoder reads "
@@ -214,10 +245,11 @@ class ItemEncoder(nn.Module):
             )
         features, unknown = self._hide(item_ids, features)
         hidden, valid, first = self._tokens(item_ids, unknown, features)
+        own = hidden[:, first]
         mask = id_aware_mask(valid, self.id_visibility)
         for block in cast(list[PostNormBlock], list(self.blocks)[:-1]):
             hidden = block(hidden, mask.unsqueeze(1))
-        return hidden, mask, first
+        return hidden, mask, first, own
 
     def _hide(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
@@ -253,6 +285,8 @@ class ItemEncoder(nn.Module):
             if not (asked and bool(exists.all())):
                 tokens = tokens.masked_fill(~exists[..., None], 0)
             projected = self.projections[name](tokens.to(self.id_embedding.weight.dtype))
+            if name in self.token_norms:
+                projected = self.token_norms[name](projected)
             absent = (lengths == 0)[:, None]
             replaced = torch.where(absent, self.missing_tokens[name].to(projected), projected[:, 0])
             parts.append(torch.cat([replaced[:, None], projected[:, 1:]], dim=1))  # (U, T_m, D)

@@ -1,5 +1,6 @@
 """Registry of fusions: how an item's ID and modalities become the embeddings of its sources."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -120,6 +121,8 @@ def _odmt(
         layer_norm_eps=config.layer_norm_eps,
         modality_dropout=config.modality_dropout,
         id_dropout=config.id_dropout,
+        token_norm=config.token_norm,
+        shortcut=config.shortcut,
     )
 
 
@@ -159,6 +162,7 @@ def _only(
 def _early_deep(
     config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
 ) -> nn.Module:
+    config = dataclasses.replace(config, shortcut=False)
     return EarlyDeepFusion(_odmt(config, num_items, hidden_size, modality_widths))
 
 

@@ -10,7 +10,7 @@ from odmt_sdk.items.features import ModalityTokens
 from odmt_sdk.items.visibility import id_aware_mask
 
 
-def make(visibility="one_way", num_layers=2, modalities=("text", "image")):
+def make(visibility="one_way", num_layers=2, modalities=("text", "image"), **settings):
     return ItemEncoder(
         num_items=9,
         hidden_size=8,
@@ -18,6 +18,7 @@ def make(visibility="one_way", num_layers=2, modalities=("text", "image")):
         num_layers=num_layers,
         num_heads=4,
         id_visibility=visibility,
+        **settings,
     ).eval()
 
 
@@ -42,7 +43,9 @@ def slow_twin(encoder, item_ids, features):
             length = int(lengths[item])
             first[name] = len(owners)
             if length:
-                hidden.append(encoder.projections[name](tokens[item, :length]))
+                projected = encoder.projections[name](tokens[item, :length])
+                norm = encoder.token_norms
+                hidden.append(norm[name](projected) if name in norm else projected)
                 owners += [name] * length
             else:
                 hidden.append(encoder.missing_tokens[name][None])
@@ -51,6 +54,7 @@ def slow_twin(encoder, item_ids, features):
         owners.append("id")
         id_token = encoder.projections["id"](encoder.id_embedding(item_ids[item]))
         hidden = torch.cat([*hidden, id_token[None]])[None]
+        entered = hidden[0]
         mask = torch.zeros(len(owners), len(owners), dtype=torch.bool)
         for a, reader in enumerate(owners):
             for b, read in enumerate(owners):
@@ -59,8 +63,23 @@ def slow_twin(encoder, item_ids, features):
         for block in encoder.blocks:
             hidden = block(hidden, mask[None, None])
         for source in encoder.sources:
-            encoded[source].append(encoder.heads[source](hidden[0, first[source]]))
+            embedding = encoder.heads[source](hidden[0, first[source]])
+            if source in encoder.shortcuts:
+                embedding = embedding + encoder.shortcuts[source](entered[first[source]])
+            encoded[source].append(embedding)
     return {source: torch.stack(rows) for source, rows in encoded.items()}
+
+
+def test_the_scale_of_features_does_not_matter_to_normed_tokens():
+    encoder = make()
+    features = batch(encoder, [(4, 4), (2, 3)])
+    larger = {name: ModalityTokens(100 * t, n) for name, (t, n) in features.items()}
+    with torch.no_grad():
+        for name in encoder.modalities:
+            encoder.projections[name].bias.zero_()
+    ids = torch.tensor([1, 2])
+    for source, got in encoder(ids, larger).items():
+        torch.testing.assert_close(got, encoder(ids, features)[source], rtol=1e-3, atol=1e-4)
 
 
 @given(
@@ -68,9 +87,11 @@ def slow_twin(encoder, item_ids, features):
     st.integers(1, 3),
     st.sampled_from([(), ("text",), ("text", "image"), ("text", "image", "audio")]),
     st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=4),
+    st.booleans(),
+    st.booleans(),
 )
-def test_equals_the_slow_twin(visibility, num_layers, modalities, lengths):
-    encoder = make(visibility, num_layers, modalities)
+def test_equals_the_slow_twin(visibility, num_layers, modalities, lengths, token_norm, shortcut):
+    encoder = make(visibility, num_layers, modalities, token_norm=token_norm, shortcut=shortcut)
     item_ids = torch.arange(1, len(lengths) + 1)
     features = batch(encoder, lengths)
     expected = slow_twin(encoder, item_ids, features)
