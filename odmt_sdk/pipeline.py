@@ -136,6 +136,8 @@ def fit(
     resumable = resume and Path(output_dir).is_dir() and get_last_checkpoint(str(output_dir))
     trainer.train(resume_from_checkpoint=resumable or None)
     history = trainer.state.log_history
+    if not any(f"eval_{metric}" in entry for entry in history):
+        trainer.evaluate()  # training was ended before it came to that
     best = max(
         (entry for entry in history if f"eval_{metric}" in entry),
         key=lambda entry: entry[f"eval_{metric}"],

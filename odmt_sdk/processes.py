@@ -29,9 +29,14 @@ def gather_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
     return gathered
 
 
-def own_share(number: int) -> range:
-    """The indices that this rank takes of 0..number - 1: every R-th of R ranks."""
-    return range(distributed.get_rank(), number, distributed.get_world_size())
+def own_share(number: int) -> list[int]:
+    """The indices that this rank takes of 0..number - 1: every R-th of R ranks.
+
+    All ranks take equally many, as ranks that work together must: where the last ones would lack
+    one, they take one from the front again.
+    """
+    rank, ranks = distributed.get_rank(), distributed.get_world_size()
+    return [index % number for index in range(rank, number + -number % ranks, ranks)]
 
 
 def gather_shares(values: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
@@ -49,5 +54,6 @@ def gather_shares(values: dict[str, torch.Tensor], number: int) -> dict[str, tor
     together = {name: value.new_empty(number) for name, value in values.items()}
     for rank, share in enumerate(shares):
         for name, value in share.items():
-            together[name][rank :: len(shares)] = value
+            mine = together[name][rank :: len(shares)]
+            mine.copy_(value[: len(mine)])
     return together

@@ -17,6 +17,7 @@ from odmt_sdk.backbones.template import BackboneTemplate
 from odmt_sdk.config import ODMTConfig, check_heads
 from odmt_sdk.items.feature_set import FeatureSet
 from odmt_sdk.items.fusion import GrowingItemEmbedder, ItemEmbedder, build_item_encoder
+from odmt_sdk.items.grouping import encode_by_length
 from odmt_sdk.items.growth import check_new_items
 from odmt_sdk.items.joined import JoinedFeatures
 from odmt_sdk.retrieval.catalogue import CatalogueCache, encode_in_batches
@@ -283,7 +284,7 @@ class SourceTowers(nn.Module):
                 f"the features of {list(encoder.modalities)} are not loaded: pass item_features= "
                 "to from_pretrained to train this adapter or encode its items anew"
             )
-        return encoder(item_ids, self.item_features.gather(item_ids))
+        return encode_by_length(encoder, item_ids, self.item_features.gather(item_ids))
 
     def encode_catalogue(self) -> dict[str, torch.Tensor]:
         """Encode every item, in eval mode and without gradients.

@@ -4,13 +4,11 @@ Letters: B users, L slots of a sequence.
 """
 
 import functools
-import os
-import socket
-from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from ranks import on_ranks
+from torch import nn
 from toys import MyModel, toy_features, toy_split
 
 from odmt_sdk import ODMTConfig, ODMTWrapper, SASRec, evaluate
@@ -86,26 +84,6 @@ def test_sizes_below_one(name):
 
 
 # several processes
-
-
-def _run(rank: int, ranks: int, port: int, function, path: Path) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=ranks)
-    try:
-        torch.save(function(rank, ranks), path / f"{rank}.pt")
-        distributed.barrier()
-    finally:
-        distributed.destroy_process_group()
-
-
-def on_ranks(function, path: Path, ranks: int = 2) -> list:
-    """What the function `(rank, ranks)` returns in each of several processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(_run, (ranks, port, function, path), nprocs=ranks)
-    return [torch.load(path / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 def _train_step(rank: int, ranks: int, shares: list[list[int]], settings: dict):

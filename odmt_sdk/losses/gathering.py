@@ -5,11 +5,10 @@ this rank, U those of all ranks, M most distinct items that a rank has, S source
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import distributed
-from torch.distributed.nn import functional as gathering
 
 from odmt_sdk.losses.in_batch import (
     InBatchCandidates,
@@ -55,10 +54,24 @@ class SharedCandidates(NamedTuple):
         names = list(own_items)
         stacked = torch.stack([own_items[name] for name in names], dim=1)  # (V, S, D)
         padding = stacked.new_zeros(max(self.sizes) - len(stacked), *stacked.shape[1:])
-        gathered = gathering.all_gather(torch.cat([stacked, padding]))  # R of (M, S, D)
+        gathered = _AllGather.apply(torch.cat([stacked, padding]))  # (R, M, S, D)
         together = torch.cat([part[:n] for part, n in zip(gathered, self.sizes, strict=True)])
         found = together[self.places]  # (U, S, D)
         return {name: found[:, index] for index, name in enumerate(names)}
+
+
+class _AllGather(torch.autograd.Function):
+    """The tensors (M, ...) of all ranks as (R, M, ...), whose gradients go back to their ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.stack(gather_tensors(tensor.contiguous()))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total[distributed.get_rank()]
 
 
 def share_candidates(

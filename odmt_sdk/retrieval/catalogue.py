@@ -83,7 +83,7 @@ class _Weights(NamedTuple):
     def of(cls, encoder: nn.Module) -> "_Weights":
         parameters = list(encoder.parameters())
         with torch.no_grad():
-            samples = [p.flatten()[:: max(1, p.numel() // SAMPLED_VALUES)] for p in parameters]
+            samples = [_sampled(parameter) for parameter in parameters]
             sample = torch.cat([values.to("cpu", torch.float64) for values in samples])
         return cls(parameters, [p._version for p in parameters], sample)
 
@@ -94,6 +94,12 @@ class _Weights(NamedTuple):
             and self.versions == other.versions
             and torch.equal(self.sample, other.sample)
         )
+
+
+def _sampled(parameter: torch.Tensor) -> torch.Tensor:
+    """At least `SAMPLED_VALUES` of a weight; of its part on this device, where it is sharded."""
+    values: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return values.flatten()[:: max(1, values.numel() // SAMPLED_VALUES)]
 
 
 def encode_in_batches(

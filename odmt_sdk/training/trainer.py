@@ -53,7 +53,7 @@ class ODMTTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, where it is asked for, as `LazyAdamW`; see `transformers.Trainer`."""
         if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
-            made, settings = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+            made, settings = self.get_optimizer_cls_and_kwargs(self.args)
             if made is torch.optim.AdamW:
                 self.optimizer_cls_and_kwargs = LazyAdamW, settings
         return super().create_optimizer(model)

@@ -1,6 +1,9 @@
 """Training through transformers.Trainer."""
 
 import math
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -118,6 +121,46 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path):
         assert torch.equal(a, b), name
 
 
+class Preempted(TrainerCallback):
+    """Sends the process what a cluster sends before it takes a machine away."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)  # the request is noted by a thread
+
+
+def test_preemption_saves_and_training_continues_to_the_bit(tmp_path):
+    split = toy_split()
+
+    def start(name):
+        torch.manual_seed(1)
+        return trainer(
+            tmp_path / name, split, toy_model(), num_train_epochs=3, save_strategy="no",
+            lr_scheduler_type="cosine", enable_jit_checkpoint=True,
+        )  # fmt: skip
+
+    whole = start("whole")
+    whole.train()
+    interrupted = start("resumed")
+    for callback in interrupted.callback_handler.callbacks:
+        if hasattr(callback, "jit_manager"):
+            callback.jit_manager.kill_wait = 0.05
+    interrupted.add_callback(Preempted(step=7))  # in the middle of the second epoch
+    interrupted.train()
+    assert interrupted.state.global_step < whole.state.global_step
+    resumed = start("resumed")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step
+    for (name, a), b in zip(
+        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
 def test_several_evaluation_sets(tmp_path):
     split = toy_split()
     metrics = trainer(tmp_path, split).evaluate({"a": split.validation, "b": split.test})
@@ -166,6 +209,14 @@ class TestFit:
         run(2, resume=True)  # nothing there yet
         history = run(4, resume=True).history
         assert [e["epoch"] for e in history if "eval_ndcg@5" in e] == [1, 2, 3, 4]
+
+    def test_training_that_ends_before_the_first_evaluation(self, tmp_path):
+        result = fit(
+            toy_model(), toy_split(), tmp_path, batch_size=8, k=(5,), metric="ndcg@5",
+            max_steps=1, eval_strategy="steps", eval_steps=9, save_strategy="no",
+            load_best_model_at_end=False, disable_tqdm=True,
+        )  # fmt: skip
+        assert set(result.validation) >= {"ndcg@5", "hit_rate@5"}
 
     def test_errors(self, tmp_path):
         split = toy_split()

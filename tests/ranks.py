@@ -1,0 +1,31 @@
+"""Runs a function in several processes that form one `torch.distributed` group."""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+from torch import distributed, multiprocessing
+
+
+def _run(rank: int, ranks: int, port: int, function, path: Path) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=ranks)
+    try:
+        torch.save(function(rank, ranks), path / f"{rank}.pt")
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def on_ranks(function, path: Path, ranks: int = 2) -> list:
+    """What the function `(rank, ranks)` returns in each of several processes."""
+    multiprocessing.spawn(_run, (ranks, free_port(), function, path), nprocs=ranks)
+    return [torch.load(path / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
