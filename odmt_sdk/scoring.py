@@ -23,7 +23,7 @@ def fused_vectors(embeddings: Mapping[str, torch.Tensor], sources: Sequence[str]
         sources: the sources to use, in the order that users and items share.
 
     Returns:
-        (..., S * D).
+        (..., S * D); the matrix itself, not a copy, where the sources are its parts in that order.
 
     Raises:
         ValueError: if there is no source, or one has no embeddings.
@@ -41,7 +41,31 @@ def fused_vectors(embeddings: Mapping[str, torch.Tensor], sources: Sequence[str]
             f"sources={tuple(sources)} with embeddings of {tuple(embeddings)}: name at least one "
             "source, and only such as have embeddings"
         )
-    return torch.cat([embeddings[source] for source in sources], dim=-1)
+    parts = [embeddings[source] for source in sources]
+    if _side_by_side(parts):
+        return parts[0].as_strided((len(parts[0]), parts[0].stride(0)), (parts[0].stride(0), 1))
+    return torch.cat(parts, dim=-1)
+
+
+def _side_by_side(parts: Sequence[torch.Tensor]) -> bool:
+    """Whether matrices are all the columns of one, in order."""
+    first = parts[0]
+    width = sum(part.shape[-1] for part in parts)
+    offset = 0
+    for part in parts:
+        if (
+            part.ndim != 2
+            or part.requires_grad
+            or part.dtype != first.dtype
+            or part.device != first.device
+            or part.shape[0] != first.shape[0]
+            or part.stride() != (width, 1)
+            or part.storage_offset() != offset
+            or part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
+        ):
+            return False
+        offset += part.shape[1]
+    return True
 
 
 def check_vectors(query_vectors: torch.Tensor, item_vectors: torch.Tensor) -> None:

@@ -23,3 +23,24 @@ def test_sources_come_in_the_order_asked_for():
 def test_sources_without_embeddings(sources):
     with pytest.raises(ValueError, match="only such as have embeddings"):
         fused_vectors({"id": torch.ones(1, 2)}, sources)
+
+
+def test_the_columns_of_one_matrix_are_fused_without_a_copy():
+    matrix = torch.randn(4, 6)
+    parts = {"id": matrix[:, :2], "text": matrix[:, 2:5], "image": matrix[:, 5:]}
+    fused = fused_vectors(parts, ("id", "text", "image"))
+    assert torch.equal(fused, matrix)
+    assert fused.data_ptr() == matrix.data_ptr()
+    for order in (("text", "id", "image"), ("id", "text"), ("text", "image")):
+        expected = torch.cat([parts[source] for source in order], dim=1)
+        found = fused_vectors(parts, order)
+        assert torch.equal(found, expected)
+        assert found.untyped_storage().data_ptr() != matrix.untyped_storage().data_ptr()
+
+
+def test_a_single_matrix_and_one_column_wide_sources():
+    matrix = torch.randn(3, 2)
+    assert torch.equal(fused_vectors({"id": matrix}, ("id",)), matrix)
+    narrow = {"id": matrix[:, :1], "text": matrix[:, 1:]}
+    assert torch.equal(fused_vectors(narrow, ("id", "text")), matrix)
+    assert torch.equal(fused_vectors({"id": matrix[:1]}, ("id",)), matrix[:1])

@@ -68,7 +68,7 @@ class _AllGather(torch.autograd.Function):
         return torch.stack(gather_tensors(tensor.contiguous()))
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total[distributed.get_rank()]

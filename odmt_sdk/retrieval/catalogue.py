@@ -1,6 +1,6 @@
 """The catalogue's embeddings: computed in batches, kept until weights change.
 
-Letters: N items, D hidden size.
+Letters: N items, S sources, D hidden size.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from odmt_sdk.scoring import fused_vectors
 
 ITEMS_PER_BATCH = 512
 SAMPLED_VALUES = 16  # of every weight, at least
@@ -18,11 +20,14 @@ class CatalogueCache:
 
     An in-place change raises a tensor's version, except those of fused optimisers and those made
     through `.data`; a few values of every weight are compared too, and an optimiser changes all.
+    The embeddings are kept as one matrix (N + 1, S * D), the sources side by side, of which those
+    of a source are a part: `fused_vectors` finds it again without a copy.
     """
 
     def __init__(self) -> None:
         self._weights: _Weights | None = None
-        self._embeddings: dict[str, torch.Tensor] = {}
+        self._matrix = torch.empty(0)
+        self._widths: dict[str, int] = {}
 
     def get(
         self, encoder: nn.Module, compute: Callable[[], dict[str, torch.Tensor]]
@@ -38,8 +43,8 @@ class CatalogueCache:
         """
         kept = self.kept(encoder)
         if kept is None:
-            kept = compute()
-            self.keep(encoder, kept)
+            self.keep(encoder, compute())
+            kept = self._by_source()
         return kept
 
     def kept(self, encoder: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -54,9 +59,8 @@ class CatalogueCache:
         weights = _Weights.of(encoder)
         if self._weights is None or not self._weights.same(weights):
             return None
-        device = weights.parameters[0].device
-        self._embeddings = {source: e.to(device) for source, e in self._embeddings.items()}
-        return dict(self._embeddings)
+        self._matrix = self._matrix.to(weights.parameters[0].device)
+        return self._by_source()
 
     def keep(self, encoder: nn.Module, embeddings: Mapping[str, torch.Tensor]) -> None:
         """Remember embeddings made some other way.
@@ -65,11 +69,18 @@ class CatalogueCache:
             encoder: the module whose weights they depend on.
             embeddings: source -> (N + 1, D).
         """
-        self._weights, self._embeddings = _Weights.of(encoder), dict(embeddings)
+        sources = getattr(encoder, "sources", tuple(embeddings))
+        self._weights = _Weights.of(encoder)
+        self._matrix = fused_vectors(embeddings, sources)
+        self._widths = {source: embeddings[source].shape[1] for source in sources}
 
     def forget(self) -> None:
         """Compute the embeddings anew when they are asked for next."""
         self._weights = None
+
+    def _by_source(self) -> dict[str, torch.Tensor]:
+        parts = self._matrix.split(list(self._widths.values()), dim=1)
+        return dict(zip(self._widths, parts, strict=True))
 
 
 class _Weights(NamedTuple):
