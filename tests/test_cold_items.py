@@ -234,7 +234,7 @@ class TestAddItems:
         with pytest.raises(ValueError, match=message):
             model.add_items(new_features(3))
         assert model.num_items == 14
-        assert model.encode_catalogue()["id"] is before
+        assert model.encode_catalogue()["id"].data_ptr() == before.data_ptr()
 
     def test_other_features(self):
         features = ItemFeatures.from_tensors(item_ids=["new"], text=torch.randn(2, 4, 6))
