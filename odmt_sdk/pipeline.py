@@ -1,10 +1,11 @@
 """From a split to a trained, evaluated and saved adapter in one call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from odmt_sdk.data.splits import Split
@@ -47,6 +48,7 @@ def fit(
     k: tuple[int, ...] = (5, 10, 20),
     seed: int = 0,
     resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
     **training_arguments: Any,
 ) -> FitResult:
     """Train a model, keep its best epoch by validation, test once and save the adapter.
@@ -71,6 +73,7 @@ def fit(
         k: cut-offs of the metrics.
         seed: of the order of the batches and of dropout.
         resume: continue from the last checkpoint in `output_dir`, if there is one.
+        callbacks: more callbacks of the trainer; `on_evaluate` also gets the metrics per source.
         **training_arguments: any other of `transformers.TrainingArguments`, for example
             `bf16=True`, `report_to="tensorboard"`, `disable_tqdm=True`.
 
@@ -129,7 +132,7 @@ def fit(
         args=TrainingArguments(output_dir=str(output_dir), **settings),
         train_dataset=split.train,
         eval_dataset=split.validation,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=patience)],
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=patience), *callbacks],
         optimizers=(optimizer, None),
         k=k,
     )
@@ -142,6 +145,7 @@ def fit(
         (entry for entry in history if f"eval_{metric}" in entry),
         key=lambda entry: entry[f"eval_{metric}"],
     )
+    trainer.remove_callback(EarlyStoppingCallback)  # it would look for a validation metric
     test = trainer.evaluate(split.test, metric_key_prefix="test")
     trainer.save_model()
     return FitResult(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import MyModel, toy_features, toy_model
 
 from odmt_sdk import ItemFeatures, ODMTConfig, ODMTWrapper
 from odmt_sdk.items.fusion import GrowingItemEmbedder, build_item_encoder
@@ -9,7 +10,6 @@ from odmt_sdk.items.fusions.content import ContentHead
 from odmt_sdk.items.fusions.summed import SumFusion
 from odmt_sdk.items.fusions.vectors import ItemVectors
 from odmt_sdk.items.modality import ModalityTokens
-from tests.toys import MyModel, toy_features, toy_model
 
 WIDTHS = {"text": 6, "image": 5}
 SOURCES = {
