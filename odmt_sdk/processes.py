@@ -1,5 +1,7 @@
 """What several processes of one `torch.distributed` run have to tell one another."""
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,3 +59,50 @@ def gather_shares(values: dict[str, torch.Tensor], number: int) -> dict[str, tor
             mine = together[name][rank :: len(shares)]
             mine.copy_(value[: len(mine)])
     return together
+
+
+def run_together(step: Callable[..., None], *arguments: Any, alone: bool = False) -> None:
+    """Run a step on every rank and wait for all; where one rank fails, all do.
+
+    Args:
+        step: what to do.
+        *arguments: of `step`.
+        alone: only rank 0 does it.
+
+    Raises:
+        RuntimeError: on the other ranks, if one has failed; the error itself is raised there.
+    """
+    if not is_distributed():
+        step(*arguments)
+        return
+    failure: Exception | None = None
+    if not alone or distributed.get_rank() == 0:
+        try:
+            step(*arguments)
+        except Exception as error:  # whatever it is, the other ranks must not wait for this one
+            failure = error
+    reasons: list[str | None] = [None] * distributed.get_world_size()
+    reason = None if failure is None else f"{type(failure).__name__}: {failure}"
+    distributed.all_gather_object(reasons, reason)
+    if failure is not None:
+        raise failure
+    for rank, reason in enumerate(reasons):
+        if reason is not None:
+            raise RuntimeError(f"rank {rank} of this run has failed: {reason}")
+
+
+def join_launched_processes() -> None:
+    """Start `torch.distributed` where a launcher has started this process as one of several.
+
+    Raises:
+        ImportError: if Accelerate is missing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+        return
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ImportError(
+            "sharing work among processes needs Accelerate: pip install odmt-sdk[train]"
+        ) from error
+    PartialState()

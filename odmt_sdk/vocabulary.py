@@ -42,7 +42,7 @@ class ItemVocabulary:
         return len(self.item_ids)
 
     def __contains__(self, item_id: object) -> bool:
-        return _plain(item_id) in self._rows
+        return self._find(_plain(item_id)) is not None
 
     def __iter__(self) -> Iterator[Hashable]:
         return iter(self.item_ids)
@@ -54,7 +54,7 @@ class ItemVocabulary:
         return hash(self.item_ids)
 
     def __repr__(self) -> str:
-        shown = ", ".join(map(repr, self.item_ids[:3]))
+        shown = ", ".join(map(repr, self.ids(range(1, min(3, len(self)) + 1))))
         return f"ItemVocabulary({len(self)} items: {shown}{', ...' if len(self) > 3 else ''})"
 
     def rows(
@@ -76,13 +76,13 @@ class ItemVocabulary:
             raise ValueError(f'unknown={unknown!r} must be "error" or "skip"')
         rows: list[int] = []
         for item_id in item_ids:
-            row = self._rows.get(_plain(item_id))
+            row = self._find(_plain(item_id))
             if row is not None:
                 rows.append(row)
             elif unknown == "error":
                 raise ValueError(
                     f"item id {item_id!r} is not among the {len(self)} items of the vocabulary "
-                    f"(for example {self.item_ids[0]!r}); ids are compared by value and type. "
+                    f"(for example {self._id_of(1)!r}); ids are compared by value and type. "
                     'Pass unknown="skip" to leave unknown items out'
                 )
         return rows
@@ -103,8 +103,15 @@ class ItemVocabulary:
         for row in rows:
             if not 1 <= row <= len(self):
                 raise ValueError(f"row {row} is outside 1..{len(self)}; row 0 is padding")
-            found.append(self.item_ids[row - 1])
+            found.append(self._id_of(row))
         return found
+
+    def _find(self, item_id: Hashable) -> int | None:
+        """The row of an id, or None."""
+        return self._rows.get(item_id)
+
+    def _id_of(self, row: int) -> Hashable:
+        return self.item_ids[row - 1]
 
 
 def _plain(item_id: Any) -> Hashable:

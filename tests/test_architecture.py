@@ -51,6 +51,7 @@ LAZY_LIBRARIES = {
     "pandas",
     "polars",
     "pyarrow",
+    "sentence_transformers",
     "torchvision",
 }
 PICKLING_LIBRARIES = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from odmt_sdk.items.image_tokens import open_picture
+from odmt_sdk.items.pictures import open_picture
 
 
 def patch_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from odmt_sdk.figures.canvas import EMPTY, FAINT, HIT, INK, RULE
 from odmt_sdk.items.extraction import is_missing
-from odmt_sdk.items.image_tokens import open_picture
+from odmt_sdk.items.pictures import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -1,37 +1,18 @@
-"""What extracting tokens from texts and from pictures has in common.
+"""What extracting tokens of any modality has in common.
 
-An encoder is loaded, its towers are told apart, its outputs are gathered in the order of the items.
-`text_tokens.py` and `image_tokens.py` make batches; everything here sees only batches.
+An extractor makes tokens from raw values in batches; everything here sees only batches.
 
 Letters: N items, b items of one batch, T tokens, d width of a token.
 """
 
-import copy
-import importlib.util
-import os
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
 
-Encoder: TypeAlias = "str | os.PathLike[str] | tuple[nn.Module, Callable[..., Any]]"
-EncoderKind = Literal["text", "image"]
-
-# Where models of several modalities, such as CLIP, SigLIP and FLAVA, keep the part for one of them.
-_TOWERS: dict[EncoderKind, tuple[str, ...]] = {
-    "text": ("text_model",),
-    "image": ("vision_model", "vision_tower", "image_model"),
-}
-_PROCESSOR_FILES: dict[EncoderKind, str] = {
-    "text": "tokenizer files",
-    "image": "preprocessor_config.json",
-}
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+STORAGE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +45,30 @@ class EncodedBatch(NamedTuple):
     problems: Mapping[int, str]
 
 
+class TokenExtractor(Protocol):
+    """Makes tokens of one modality from raw values."""
+
+    unit: str
+    """What one value is called, such as "picture"."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, revision, preprocessing: everything that decides what the tokens are."""
+
+    def encode(
+        self, values: Mapping[int, Any], groups: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[int, EncodedBatch]]:
+        """Encode values in batches, each within one group.
+
+        Args:
+            values: position of each item that has a value, with the value.
+            groups: lists of such positions.
+
+        Yields:
+            Index of the group, in order, and batches that together hold each of its positions once.
+        """
+
+
 def is_missing(value: object) -> bool:
     """Tell whether a table's cell is empty: None, NaN, pandas' NA or NaT, or blank text.
 
@@ -80,184 +85,62 @@ def is_missing(value: object) -> bool:
     return hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0 and value != value
 
 
-def check_settings(batch_size: int, dtype: torch.dtype) -> None:
-    """Refuse settings that no extraction can work with.
-
-    Args:
-        batch_size: items per batch.
-        dtype: of the returned tokens.
-
-    Raises:
-        ValueError: if the batch is empty or the type is not a storage type for tokens.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but a batch needs at least 1 item")
-    if dtype not in _DTYPES:
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise `ValueError` unless tokens can be kept in this type."""
+    if dtype not in STORAGE_TYPES:
         raise ValueError(
             f"dtype is {dtype}, but tokens are stored as torch.float32, float16 or bfloat16"
         )
 
 
-def load_encoder(
-    encoder: Encoder, kind: EncoderKind, device: torch.device | str | None = None
-) -> tuple[nn.Module, Callable[..., Any]]:
-    """Load an encoder, or take the user's, and keep the part that reads this kind of input.
+def check_batch_size(batch_size: int) -> None:
+    """Raise `ValueError` unless a batch can hold so many items."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but a batch needs at least 1 item")
 
-    Models of several modalities are reduced to their text or vision part, encoder-decoder models
-    to their encoder. A model of the user is never changed: where it has to move to another device,
-    or has float16 weights on the CPU, a copy does the work.
+
+def storable(batch: EncodedBatch, unit: str, dtype: torch.dtype) -> torch.Tensor:
+    """Bring a batch's tokens to the CPU in the type they are kept in.
 
     Args:
-        encoder: a folder or a name on the Hugging Face Hub, loaded through `AutoModel` and
-            `AutoTokenizer` or `AutoImageProcessor`; or a pair (model, tokenizer or image
-            processor).
-        kind: "text" or "image".
-        device: where to run. Default: an accelerator if there is one, else the CPU; for a pair,
-            where the model is.
+        batch: with at least one item.
+        unit: what one value is called.
+        dtype: the type.
 
     Returns:
-        The module to call and the tokenizer or image processor.
+        (b, T, d).
 
     Raises:
-        TypeError: if the encoder is neither a name nor a pair.
-        OSError: if the name leads to no complete encoder.
+        ValueError: if a value is not finite in that type.
     """
-    if isinstance(encoder, str | os.PathLike):
-        return _load_by_name(os.fspath(encoder), kind, device)
-    if not (
-        isinstance(encoder, tuple | list)
-        and len(encoder) == 2
-        and isinstance(encoder[0], nn.Module)
-        and callable(encoder[1])
-    ):
-        processor = "tokenizer" if kind == "text" else "image processor"
-        raise TypeError(
-            f"{kind} encoder is {type(encoder).__name__}, but it must be a folder, a name on the "
-            f"Hugging Face Hub, or a pair (model, {processor})"
+    block = batch.tokens.to(dtype).cpu()
+    finite = block.isfinite().flatten(1).all(1)  # (b, T, d) -> (b,)
+    if not finite.all():
+        largest = batch.tokens.abs().max().item()
+        raise ValueError(
+            f"the tokens of {unit} {batch.rows[int(finite.int().argmin())]} cannot be stored as "
+            f"{dtype}: the largest value of their batch is {largest:g}. Choose a wider dtype, or "
+            "check the encoder's weights if that is NaN or infinite"
         )
-    model = _tower(encoder[0], kind)
-    weight = next(model.parameters(), torch.empty(0))
-    target = weight.device if device is None else torch.device(device)
-    if target.type == "cpu" and weight.dtype == torch.float16:
-        model = copy.deepcopy(model).to(target, torch.float32)
-    elif target.type != weight.device.type or target.index not in (None, weight.device.index):
-        model = copy.deepcopy(model).to(target)
-    return model, encoder[1]
-
-
-def _load_by_name(
-    name: str, kind: EncoderKind, device: torch.device | str | None
-) -> tuple[nn.Module, Callable[..., Any]]:
-    hide_broken_torchvision()
-    import transformers
-
-    processor_class = (
-        transformers.AutoTokenizer if kind == "text" else transformers.AutoImageProcessor
-    )
-    target = torch.device(device) if device is not None else _best_device()
-    # Half precision is slow or missing on the CPU; elsewhere the weights keep their own type.
-    dtype = torch.float32 if target.type == "cpu" else "auto"
-    try:
-        processor = processor_class.from_pretrained(name)
-        with torch.random.fork_rng(devices=[]):  # poolers without weights are drawn at random
-            model = transformers.AutoModel.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        raise OSError(
-            f"{name!r} cannot be loaded as {kind} encoder. It must be a folder, or a name on the "
-            f"Hugging Face Hub, with config.json, model.safetensors and {_PROCESSOR_FILES[kind]}: "
-            f"{error}"
-        ) from error
-    return _tower(model, kind).to(target), processor
-
-
-def _tower(model: nn.Module, kind: EncoderKind) -> nn.Module:
-    for name in _TOWERS[kind]:
-        tower = getattr(model, name, None)
-        if isinstance(tower, nn.Module):
-            return tower
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        encoder: nn.Module = model.get_encoder()  # type: ignore[operator]
-        return encoder
-    return model
-
-
-def _best_device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device("cpu") if accelerator is None else accelerator
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's weights are.
-
-    Args:
-        model: any module.
-
-    Returns:
-        The device of its first parameter; the CPU if it has none.
-    """
-    return next(model.parameters(), torch.empty(0)).device
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and on again afterwards where it was on.
-
-    Args:
-        model: any module.
-
-    Yields:
-        Nothing.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def last_hidden_state(output: Any) -> torch.Tensor:
-    """Take the tokens from what an encoder returned.
-
-    Args:
-        output: a transformers output, a tuple that starts with the tokens, or the tokens.
-
-    Returns:
-        (b, T, d), or (b, d, H, W) from a convolutional encoder.
-
-    Raises:
-        TypeError: if there are no tokens in it.
-    """
-    state = getattr(output, "last_hidden_state", output)
-    if isinstance(state, tuple | list):
-        state = state[0]
-    if not isinstance(state, torch.Tensor):
-        raise TypeError(
-            f"the encoder returns {type(output).__name__} without last_hidden_state; use a base "
-            "model, as transformers.AutoModel loads it"
-        )
-    return state
+    return block
 
 
 def collect(
-    batches: Iterable[EncodedBatch],
+    extractor: TokenExtractor,
+    values: Mapping[int, Any],
     *,
     num_items: int,
-    num_present: int,
-    kind: EncoderKind,
     dtype: torch.dtype,
     progress: bool,
 ) -> ExtractedTokens:
-    """Gather batches in the order of the items, reporting progress and what could not be read.
+    """Gather the tokens of all items in memory, in the order of the items.
 
     The first batch with tokens decides how many tokens an item has at most.
 
     Args:
-        batches: encoded items in any order.
+        extractor: makes the tokens.
+        values: position of each item that has a value, with the value.
         num_items: N.
-        num_present: how many items the batches hold in all.
-        kind: "text" or "image", for messages.
         dtype: of the returned tokens.
         progress: whether to show a progress bar.
 
@@ -268,19 +151,15 @@ def collect(
         ValueError: if no item could be encoded, tokens are not finite or not storable in `dtype`,
             or a batch has more tokens than the first.
     """
-    from transformers.utils.logging import tqdm  # follows transformers' switch for progress bars
-
     tokens: torch.Tensor | None = None
     lengths = torch.zeros(num_items, dtype=torch.int64)
     problems: dict[int, str] = {}
-    unit = "text" if kind == "text" else "picture"
-    with tqdm(
-        total=num_present, desc=f"{kind} tokens", unit=f" {unit}s", disable=not progress
-    ) as bar:
-        for batch in batches:
+    unit = extractor.unit
+    with progress_bar(unit, len(values), progress) as bar:
+        for _, batch in extractor.encode(values, [list(values)]):
             problems.update(batch.problems)
             if batch.rows:
-                block = _storable(batch, kind, dtype)
+                block = storable(batch, unit, dtype)
                 if tokens is None:
                     tokens = torch.zeros(num_items, *block.shape[1:], dtype=dtype)  # (N, T, d)
                 if block.shape[1] > tokens.shape[1]:
@@ -293,58 +172,41 @@ def collect(
                 lengths[rows] = batch.lengths.cpu()
             bar.update(len(batch.rows) + len(batch.problems))
     if tokens is None:
-        reason = next(iter(problems.values()), f"every {unit} is missing")
-        raise ValueError(
-            f"none of {num_items} items has a {unit} that can be encoded ({reason}); leave this "
-            "modality out, or correct the column that holds it"
-        )
-    if problems:
-        _warn(problems, num_present, unit)
+        raise nothing_encoded(unit, num_items, problems.values())
     return ExtractedTokens(tokens, lengths, dict(sorted(problems.items())))
 
 
-def _storable(batch: EncodedBatch, kind: EncoderKind, dtype: torch.dtype) -> torch.Tensor:
-    block = batch.tokens.to("cpu", dtype)
-    finite = block.isfinite().flatten(1).all(1)  # (b, T, d) -> (b,)
-    if not finite.all():
-        largest = batch.tokens.abs().max().item()
-        raise ValueError(
-            f"the {kind} encoder's tokens of item {batch.rows[int(finite.int().argmin())]} cannot "
-            f"be stored as {dtype}: the largest value of their batch is {largest:g}. Choose a "
-            "wider dtype, or check the encoder's weights if that is NaN or infinite"
-        )
-    return block
+def progress_bar(unit: str, total: int, shown: bool) -> Any:
+    """A bar that counts items and says how many are done in a second."""
+    from transformers.utils.logging import tqdm  # follows transformers' switch for progress bars
+
+    return tqdm(total=total, desc=f"{unit}s", unit=f" {unit}s", disable=not shown)
 
 
-def _warn(problems: Mapping[int, str], num_present: int, unit: str) -> None:
-    shown = "; ".join(f"item {row}: {reason}" for row, reason in sorted(problems.items())[:5])
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    warnings.warn(
-        f"{len(problems)} of {num_present} {unit}s could not be read and count as missing: "
-        f"{shown}{more}. All of them are in `problems`",
-        UserWarning,
-        stacklevel=4,
+def nothing_encoded(unit: str, num_items: int, reasons: Any) -> ValueError:
+    """The error for a modality that no item has."""
+    reason = next(iter(reasons), f"every {unit} is missing")
+    return ValueError(
+        f"none of {num_items} items has a {unit} that can be encoded ({reason}); leave this "
+        "modality out, or correct the column that holds it"
     )
 
 
-def hide_broken_torchvision() -> None:
-    """Let transformers treat a torchvision that cannot be imported as not installed.
+def warn_of_problems(problems: Mapping[Any, str], num_present: int, unit: str) -> None:
+    """Warn of what could not be read, naming the first few.
 
-    transformers imports torchvision with every model, texts included, as soon as it is installed;
-    one that belongs to another torch release then takes all models down with it.
+    Args:
+        problems: what stands for an item, with the reason.
+        num_present: how many items have a value.
+        unit: what one value is called.
     """
-    if "transformers.image_utils" in sys.modules:
-        return  # transformers has imported what it needs of torchvision, or found none
-    if importlib.util.find_spec("torchvision") is None:
+    if not problems:
         return
-    try:
-        importlib.import_module("torchvision.transforms")
-    except Exception:  # a broken extension module raises RuntimeError, OSError, AttributeError ...
-        from transformers.utils import is_torchvision_available
-
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # not importable, not found
-        try:
-            is_torchvision_available.cache_clear()
-            is_torchvision_available()
-        finally:
-            del sys.modules["torchvision"]  # a later import shows its own error again
+    shown = "; ".join(f"item {item!r}: {reason}" for item, reason in list(problems.items())[:5])
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    warnings.warn(
+        f"{len(problems)} of {num_present} {unit}s could not be read and count as missing: "
+        f"{shown}{more}",
+        UserWarning,
+        stacklevel=4,
+    )

@@ -1,42 +1,48 @@
-"""Tokens of pictures from any transformers vision encoder.
+"""Tokens of pictures from any transformers vision encoder or torchvision classification model.
 
 Letters: N pictures, b pictures of one batch, T tokens, d width of a token, H x W a feature map.
 """
 
-import io
+import json
 import multiprocessing
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from odmt_sdk.items.extraction import (
-    EncodedBatch,
+from odmt_sdk.items.encoders import (
     Encoder,
-    ExtractedTokens,
-    check_settings,
-    collect,
+    Precision,
+    autocast_type,
     device_of,
     eval_mode,
-    is_missing,
+    fingerprint,
+    inference,
     last_hidden_state,
     load_encoder,
 )
+from odmt_sdk.items.extraction import (
+    EncodedBatch,
+    ExtractedTokens,
+    check_batch_size,
+    check_dtype,
+    collect,
+    warn_of_problems,
+)
+from odmt_sdk.items.pictures import Picture, describe_problem, open_picture, present_pictures
+from odmt_sdk.items.token_reduction import Reduction, check_reduction, reduce_tokens
+from odmt_sdk.items.torchvision_models import is_torchvision_model, load_torchvision_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image"
 ImagePooling = Literal["auto", "first", "mean"]
 
 # How transformers and timm name the parameter behind a token that stands for the whole picture.
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
-# Resizing the shorter side of anything longer would need more memory than the picture deserves.
-_MAX_ASPECT_RATIO = 100
 # For fewer pictures, starting worker processes takes longer than they save.
 _FEW_PICTURES = 64
 
@@ -45,11 +51,14 @@ def extract_image_tokens(
     images: Sequence["Picture | None"],
     encoder: Encoder,
     *,
+    max_tokens: int | None = None,
+    reduction: Reduction = "cut",
     pooling: ImagePooling = "auto",
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    precision: Precision = "auto",
     progress: bool = True,
 ) -> ExtractedTokens:
     """Encode pictures into token matrices whose first token stands for the whole picture.
@@ -62,7 +71,11 @@ def extract_image_tokens(
         images: N pictures, each a path, the bytes of a file, or a PIL image; None, NaN and blank
             text mean that the item has none. URLs are refused: download the pictures first.
         encoder: a folder or Hub name with a vision model and an image processor, or a pair (model,
-            image processor). CLIP, SigLIP and their like contribute their vision part.
+            image processor). CLIP, SigLIP and their like contribute their vision part. For
+            torchvision's classification models "torchvision:NAME", or a pair (model, weights) or
+            (model, transforms).
+        max_tokens: tokens per picture at most, None = all; 1 keeps the first.
+        reduction: how to get there, "cut" or "average", see `reduce_tokens`.
         pooling: where the first token comes from. "first": it is the encoder's own first token
             (CLS). "mean": the mean of all tokens is put in front of them. "auto": "first" if the
             encoder has a parameter for such a token, as ViT, DeiT, DINO and CLIP do, otherwise
@@ -74,6 +87,7 @@ def extract_image_tokens(
             fewer than 64 pictures, for PIL images, or where processes are not forked.
         device: where to run; default as in `load_encoder`.
         dtype: of the returned tokens; torch.float16 takes half the memory.
+        precision: type to compute in; "auto" = bfloat16 on accelerators that have it.
         progress: whether to show a progress bar.
 
     Returns:
@@ -93,27 +107,22 @@ def extract_image_tokens(
         >>> extracted.tokens.shape                                           # doctest: +SKIP
         torch.Size([2, 50, 768])
     """
-    check_settings(1 if batch_size is None else batch_size, dtype)
-    if pooling not in get_args(ImagePooling):
-        raise ValueError(f"pooling is {pooling!r}, but it must be 'auto', 'first' or 'mean'")
-    if num_workers is not None and num_workers < 0:
-        raise ValueError(f"num_workers is {num_workers}, but it must be 0 or more")
+    check_dtype(dtype)
     _require_torchvision()
-    present = _present_pictures(images)
-    model, processor = load_encoder(encoder, "image", device)
-    if batch_size is None:
-        batch_size = 4 if device_of(model).type == "cpu" else 32
-    if num_workers is None:
-        num_workers = _default_workers(present, device_of(model))
-    with eval_mode(model):
-        return collect(
-            encode_pictures(present, model, processor, pooling, batch_size, num_workers),
-            num_items=len(images),
-            num_present=len(present),
-            kind="image",
-            dtype=dtype,
-            progress=progress,
-        )
+    present = present_pictures(images)
+    extractor = ImageExtractor(
+        encoder,
+        max_tokens=max_tokens,
+        reduction=reduction,
+        pooling=pooling,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        precision=precision,
+    )
+    extracted = collect(extractor, present, num_items=len(images), dtype=dtype, progress=progress)
+    warn_of_problems(extracted.problems, len(present), extractor.unit)
+    return extracted
 
 
 def _require_torchvision() -> None:
@@ -126,27 +135,112 @@ def _require_torchvision() -> None:
         ) from error
 
 
-def _present_pictures(images: Sequence["Picture | None"]) -> dict[int, "Picture"]:
-    from PIL.Image import Image
+class ImageExtractor:
+    """Makes tokens of pictures; the arguments are those of `extract_image_tokens`.
 
-    if isinstance(images, str | bytes | os.PathLike | Image):
-        raise TypeError(f"images is a single {type(images).__name__}, but it must be a list")
-    present: dict[int, Picture] = {}
-    for row, picture in enumerate(images):
-        if is_missing(picture):
-            continue
-        if not isinstance(picture, str | os.PathLike | bytes | Image):
-            raise TypeError(
-                f"image {row} is {type(picture).__name__}, but an image must be a path, bytes, a "
-                "PIL image, or None where an item has none"
+    Examples:
+        >>> extractor = ImageExtractor("google/vit-base-patch16-224")        # doctest: +SKIP
+    """
+
+    unit = "picture"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        max_tokens: int | None = None,
+        reduction: Reduction = "cut",
+        pooling: ImagePooling = "auto",
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        device: torch.device | str | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        check_batch_size(1 if batch_size is None else batch_size)
+        check_reduction(max_tokens, reduction)
+        if pooling not in get_args(ImagePooling):
+            raise ValueError(f"pooling is {pooling!r}, but it must be 'auto', 'first' or 'mean'")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"num_workers is {num_workers}, but it must be 0 or more")
+        _require_torchvision()
+        if is_torchvision_model(encoder):
+            self.encoder = load_torchvision_model(encoder, device)
+        else:
+            self.encoder = load_encoder(encoder, "image", device)
+        self.device = device_of(self.encoder.model)
+        self.dtype = autocast_type(self.encoder.model, precision)
+        self.batch_size = batch_size or (4 if self.device.type == "cpu" else 32)
+        self.num_workers = num_workers
+        self.max_tokens, self.reduction = max_tokens, reduction
+        if pooling == "auto":
+            pooling = "first" if _has_class_token(self.encoder.model) else "mean"
+        self.pooling: ImagePooling = pooling
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, revision, preprocessing: everything that decides what the tokens are."""
+        return {
+            "encoder": self.encoder.name,
+            "revision": self.encoder.revision,
+            "weights": fingerprint(self.encoder.model),
+            "pooling": self.pooling,
+            "preprocessing": {
+                "max_tokens": self.max_tokens,
+                "reduction": self.reduction if self.max_tokens is not None else None,
+                **_settings_of(self.encoder.processor),
+            },
+            "computed_in": str(self.dtype).removeprefix("torch."),
+        }
+
+    def encode(
+        self, values: Mapping[int, "Picture"], groups: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[int, EncodedBatch]]:
+        """Encode pictures in batches, in the order given.
+
+        Args:
+            values: position of each picture with the picture.
+            groups: positions that may share a batch.
+
+        Yields:
+            Index of the group, in order, and batches that together hold every readable picture once
+            and name the others as problems.
+        """
+        batches = [
+            (group, list(rows[start : start + self.batch_size]))
+            for group, rows in enumerate(groups)
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        if not batches:
+            return
+        num_workers = self.num_workers
+        if num_workers is None:
+            num_workers = _default_workers(
+                {row: values[row] for _, rows in batches for row in rows}, self.device
             )
-        if isinstance(picture, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", picture):
-            raise ValueError(
-                f"image {row} is the URL {picture!r}; download the pictures first and give their "
-                "paths"
-            )
-        present[row] = picture
-    return present
+        prepared: DataLoader[int] = DataLoader(
+            range(max(values) + 1),  # type: ignore[arg-type]  # the position of a picture is it
+            batch_sampler=[rows for _, rows in batches],
+            collate_fn=_PreparePictures(values, self.encoder.processor),
+            num_workers=num_workers,
+            generator=torch.Generator(),  # leaves the global random state alone
+        )
+        with eval_mode(self.encoder.model):
+            for (group, _), batch in zip(batches, prepared, strict=True):
+                yield group, self._encode(batch)
+
+    def _encode(self, batch: "_PreparedBatch") -> EncodedBatch:
+        rows, pixel_values, problems = batch
+        if pixel_values is None:
+            return EncodedBatch([], torch.empty(0), torch.empty(0), problems)
+        model = self.encoder.model
+        weight = next(model.parameters(), torch.empty(0))
+        # Convolutions on a CPU run up to twice as fast with the channels last.
+        pixel_values = pixel_values.to(self.device, weight.dtype, memory_format=torch.channels_last)
+        with inference(model, self.dtype):
+            tokens = last_hidden_state(model(pixel_values=pixel_values))
+            tokens = _with_leading_token(tokens, self.pooling)
+            tokens = reduce_tokens(tokens, self.max_tokens, self.reduction)
+        return EncodedBatch(rows, tokens, torch.full((len(rows),), tokens.shape[1]), problems)
 
 
 def _default_workers(present: Mapping[int, "Picture"], device: torch.device) -> int:
@@ -185,7 +279,7 @@ class _PreparePictures:
             try:
                 opened[row] = open_picture(self.pictures[row])
             except Exception as error:
-                problems[row] = f"{_describe(self.pictures[row])}{type(error).__name__}: {error}"
+                problems[row] = describe_problem(self.pictures[row], error)
         rows = list(opened)
         if not rows:
             return _PreparedBatch([], None, problems)
@@ -208,109 +302,13 @@ class _PreparePictures:
         return pixels  # type: ignore[no-any-return]  # (b, 3, height, width)
 
 
-def _describe(picture: "Picture") -> str:
-    return f"{os.fspath(picture)}: " if isinstance(picture, str | os.PathLike) else ""
-
-
-def open_picture(picture: "Picture") -> "Image":
-    """Read a picture, turn it upright and convert it to RGB.
-
-    Args:
-        picture: a path, the bytes of a file, or a PIL image.
-
-    Returns:
-        A PIL image of mode RGB; transparent parts are white, 16 bits a channel become 8.
-
-    Raises:
-        OSError: if there is no such file, or it holds no picture or a truncated one.
-        ValueError: if one side is over 100 times the other.
-
-    Examples:
-        >>> from PIL import Image
-        >>> open_picture(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0))
-        (255, 255, 255)
-    """
-    from PIL import Image, ImageOps
-
-    if isinstance(picture, Image.Image):
-        image = picture
-    else:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as file:
-            file.load()
-            image = file
-    width, height = image.size
-    if max(width, height) > _MAX_ASPECT_RATIO * min(width, height):
-        raise ValueError(f"the picture is {width} x {height}, one side over 100 times the other")
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_eight_bits(image)
-    if image.has_transparency_data:
-        if image.mode == "La":
-            image = image.convert("LA")
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _to_eight_bits(image: "Image") -> "Image":
-    # PIL would cut off everything brighter than 255 instead of scaling.
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    if image.mode.startswith("I;16"):
-        white = 65535
-    else:
-        levels = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-        white = next((level for level in levels if values.max() <= level), levels[-1])
-    return Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
-
-
-def encode_pictures(
-    pictures: Mapping[int, "Picture"],
-    model: nn.Module,
-    processor: Callable[..., Any],
-    pooling: ImagePooling,
-    batch_size: int,
-    num_workers: int,
-) -> Iterator[EncodedBatch]:
-    """Encode pictures in batches, in the order given.
-
-    Args:
-        pictures: position of each picture with the picture.
-        model: a vision encoder in evaluation mode.
-        processor: its image processor.
-        pooling: "auto", "first" or "mean", as in `extract_image_tokens`.
-        batch_size: pictures per batch.
-        num_workers: processes that read and prepare pictures; 0 for none.
-
-    Yields:
-        Batches that together hold every readable picture once and name the others as problems.
-    """
-    if pooling == "auto":
-        pooling = "first" if _has_class_token(model) else "mean"
-    weight = next(model.parameters(), torch.empty(0))
-    prepared: DataLoader[int] = DataLoader(
-        list(pictures),  # type: ignore[arg-type]  # a list is a dataset: it has length and items
-        batch_size=batch_size,
-        collate_fn=_PreparePictures(pictures, processor),
-        num_workers=num_workers,
-        generator=torch.Generator(),  # leaves the global random state alone
-    )
-    for rows, pixel_values, problems in prepared:
-        if pixel_values is None:
-            yield EncodedBatch([], torch.empty(0), torch.empty(0), problems)
-            continue
-        # Convolutions on a CPU run up to twice as fast with the channels last.
-        pixel_values = pixel_values.to(
-            device_of(model), weight.dtype, memory_format=torch.channels_last
-        )
-        with torch.inference_mode():
-            tokens = last_hidden_state(model(pixel_values=pixel_values))
-        tokens = _with_leading_token(tokens, pooling)
-        lengths = torch.full((len(rows),), tokens.shape[1])
-        yield EncodedBatch(rows, tokens, lengths, problems)
+def _settings_of(processor: Any) -> dict[str, Any]:
+    """The settings of an image processor or of transforms, as JSON can hold them."""
+    if not hasattr(processor, "to_dict"):
+        return {"processor": str(processor)}
+    # what is no plain value becomes its text
+    settings: dict[str, Any] = json.loads(json.dumps(processor.to_dict(), default=str))
+    return dict(sorted(settings.items()))
 
 
 def _has_class_token(model: nn.Module) -> bool:

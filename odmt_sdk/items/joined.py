@@ -5,7 +5,7 @@ Letters: N items, T tokens of one item, d feature width, U items asked for.
 
 from collections.abc import Hashable, Iterable
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -21,6 +21,9 @@ class JoinedFeatures:
 
     Args:
         *parts: features of different items, in the same modalities and widths.
+
+    Attributes:
+        provenance: how the tokens of the first part were made, see `ItemFeatures`.
 
     Raises:
         ValueError: if nothing is given, modalities or widths differ, or an item is in two parts.
@@ -41,6 +44,7 @@ class JoinedFeatures:
             raise ValueError("nothing to join: give at least one feature set")
         self.vocabulary = ItemVocabulary(chain.from_iterable(part.vocabulary for part in parts))
         self._widths = dict(parts[0].widths)
+        self.provenance: dict[str, dict[str, Any]] = dict(getattr(parts[0], "provenance", {}))
         self._parts: list[FeatureSet] = []
         self._owner = torch.zeros(1, dtype=torch.long)  # (N + 1,) the part that has an item
         self._local = torch.zeros(1, dtype=torch.long)  # (N + 1,) the item's row in it
@@ -95,6 +99,7 @@ class JoinedFeatures:
         rows = torch.tensor([0, *self.vocabulary.rows(vocabulary)])
         selected = type(self).__new__(type(self))
         selected.vocabulary, selected._widths = vocabulary, self._widths
+        selected.provenance = self.provenance
         selected._parts = self._parts
         selected._owner, selected._local = self._owner[rows], self._local[rows]
         return selected

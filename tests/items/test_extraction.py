@@ -35,6 +35,18 @@ class FixedOutput(nn.Module):
         return self.output
 
 
+class Given:
+    """An extractor that gives these batches whatever it is shown."""
+
+    unit = "picture"
+
+    def __init__(self, batches: list[EncodedBatch]) -> None:
+        self.batches = batches
+
+    def encode(self, values, groups):
+        return ((0, batch) for batch in self.batches)
+
+
 def test_values_that_are_not_missing():
     present = ["a", b"", 0, 0.0, np.int64(3), Image.new("L", (1, 1)), np.zeros(2), [None]]
     assert not any(is_missing(value) for value in present)
@@ -164,14 +176,7 @@ def test_a_later_batch_with_more_tokens_is_refused():
         for row in range(2)
     ]
     with pytest.raises(ValueError, match="picture 1 gives 3 tokens, but an earlier one gave 2"):
-        collect(
-            batches,
-            num_items=2,
-            num_present=2,
-            kind="image",
-            dtype=torch.float32,
-            progress=False,
-        )
+        collect(Given(batches), {0: 0, 1: 1}, num_items=2, dtype=torch.float32, progress=False)
 
 
 def test_progress_shows_the_number_of_items(capfd):

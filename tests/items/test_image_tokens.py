@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_encoders import pictures, siglip, swin, vit
 from transformers import ConvNextConfig, ConvNextModel, PreTrainedModel, ViTImageProcessor
 
-from odmt_sdk.items.image_tokens import _default_workers, extract_image_tokens, open_picture
+from odmt_sdk.items.image_tokens import _default_workers, extract_image_tokens
+from odmt_sdk.items.pictures import open_picture
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

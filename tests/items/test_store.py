@@ -1,0 +1,498 @@
+"""Features on disk: made, interrupted, completed, extended, refused, read."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_encoders import bert, vit
+from tiny_encoders import pictures as draw_pictures
+from toys import MyModel
+
+from odmt_sdk import ItemFeatures, ItemVocabulary, ODMTWrapper
+from odmt_sdk.items.joined import JoinedFeatures
+from odmt_sdk.items.store import extract, files
+from odmt_sdk.items.store.ids import StoredVocabulary, write_ids
+from odmt_sdk.items.store.manifest import choose_shard_items
+
+COUNT = 23
+
+
+def make_items(count: int = COUNT, start: int = 0) -> dict[str, list]:
+    """Every fifth item lacks its title, every fourth its picture; item 6 has a broken one."""
+    positions = range(start, start + count)
+    words = "red blue wool silk scarf hat long short".split()  # noqa: SIM905
+    titles = [" ".join(words[: 1 + i % 8]) if i % 5 else None for i in positions]
+    drawn = draw_pictures(start + count)[start:]
+    images = [drawn[n] if i % 4 else None for n, i in enumerate(positions)]
+    items = {"item_id": [f"item-{i}" if i % 2 else i for i in positions], "text": titles}
+    return {**items, "image": [b"broken" if i == 6 else images[i - start] for i in positions]}
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    torch.manual_seed(0)
+    return {"text_encoder": bert(), "image_encoder": vit()}
+
+
+@pytest.fixture(scope="module")
+def reference(encoders, tmp_path_factory):
+    """A store made without interruption."""
+    folder = tmp_path_factory.mktemp("reference") / "store"
+    with pytest.warns(UserWarning, match="1 of 17 pictures could not be read"):
+        store(make_items(), folder, **encoders)
+    return folder
+
+
+def store(items, path, **arguments):
+    settings = {"shard_items": 4, "progress": False, "text_batch_size": 3, **arguments}
+    return ItemFeatures.from_items(items, path=path, **settings)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def quietly(function, *arguments, **settings):
+    """Call what warns of the broken picture."""
+    with pytest.warns(UserWarning, match="could not be read"):
+        return function(*arguments, **settings)
+
+
+def same(one: ItemFeatures, other: ItemFeatures, **tolerance) -> None:
+    rows = torch.randperm(one.num_items + 1)
+    ours, theirs = one.gather(rows), other.gather(rows)
+    assert list(ours) == list(theirs)
+    for name in ours:
+        assert torch.equal(ours[name].lengths, theirs[name].lengths)
+        torch.testing.assert_close(ours[name].tokens, theirs[name].tokens, **tolerance)
+
+
+class TestReading:
+    def test_it_holds_what_memory_holds(self, encoders, reference):
+        in_memory = quietly(
+            ItemFeatures.from_items, make_items(), progress=False, text_batch_size=3, **encoders
+        )
+        stored = ItemFeatures.open(reference)
+        assert stored.vocabulary == in_memory.vocabulary
+        assert stored.widths == in_memory.widths == {"text": 16, "image": 16}
+        assert repr(stored) == repr(in_memory)
+        same(stored, in_memory, rtol=0, atol=2e-3)  # texts stand in other batches
+        for name in stored.modalities:
+            assert torch.equal(stored[name].lengths, in_memory[name].lengths)
+            torch.testing.assert_close(
+                stored[name].tokens, in_memory[name].tokens, rtol=0, atol=2e-3
+            )
+
+    def test_rows_in_any_number_and_order(self, reference):
+        stored = ItemFeatures.open(reference)
+        whole = {name: stored[name] for name in stored.modalities}
+        for rows in ([], [0], [5, 5, 0, 23], [7], [20, 1]):
+            for name, (tokens, lengths) in stored.gather(torch.tensor(rows).long()).items():
+                assert lengths.tolist() == whole[name].lengths[rows].tolist()
+                for i, row in enumerate(rows):
+                    own = slice(0, int(lengths[i]))
+                    assert torch.equal(tokens[i, own], whole[name].tokens[row, own])
+                    assert not tokens[i, lengths[i] :].any()
+
+    def test_select_standardize_and_convert(self, reference):
+        stored = ItemFeatures.open(reference)
+        ids = [8, "item-1", 22, 6]
+        in_memory = ItemFeatures(
+            stored.vocabulary, {name: stored[name] for name in stored.modalities}
+        )
+        same(stored.select(ids), in_memory.select(ids), rtol=0, atol=0)
+        same(stored.select(ids).select([22, 8]), in_memory.select([22, 8]), rtol=0, atol=0)
+        double = in_memory.to(dtype=torch.float64)
+        for ours, theirs in (
+            (stored.standardize(), double.standardize()),
+            (stored.select(ids).standardize(), double.select(ids).standardize()),
+            (stored.standardize().select(ids).standardize(), double.select(ids).standardize()),
+        ):
+            same(ours, theirs, rtol=1e-3, atol=1e-3, check_dtype=False)
+        assert stored.standardize().provenance["text"]["standardized"]
+        assert "standardized" not in stored.provenance["text"]
+        half = stored.standardize().to(dtype=torch.bfloat16)
+        assert half.gather(torch.tensor([1]))["text"].tokens.dtype == torch.bfloat16
+        assert stored.to("cpu").gather(torch.tensor([1]))["text"].tokens.dtype == torch.float16
+        more = stored.add_modality("audio", torch.randn(COUNT + 1, 2, 3))
+        assert more.widths == {"text": 16, "image": 16, "audio": 3}
+
+    @pytest.mark.parametrize("standardize", [False, True])
+    def test_a_model_trains_from_it_as_from_memory(self, reference, standardize):
+        stored = ItemFeatures.open(reference)
+        in_memory = ItemFeatures(
+            stored.vocabulary,
+            {
+                name: stored[name]._replace(tokens=stored[name].tokens.float())
+                for name in stored.modalities
+            },
+        )
+        losses = []
+        for features in (stored, in_memory):
+            torch.manual_seed(0)
+            features = features.standardize() if standardize else features
+            model = ODMTWrapper(MyModel(), features)
+            model(torch.tensor([[0, 3, 1, 2], [4, 23, 6, 7]])).loss.backward()
+            losses.append([p.grad for p in model.parameters() if p.grad is not None])
+        for ours, theirs in zip(*losses, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+    def test_files_are_unmapped_from_time_to_time(self, reference, monkeypatch):
+        monkeypatch.setattr("odmt_sdk.items.store.mapped_tokens._UNMAP_AFTER", 100)
+        stored = ItemFeatures.open(reference)
+        files_of_text = stored._modalities["text"].files
+        before = stored.gather(torch.arange(24))
+        assert files_of_text._mapped == {}
+        after = stored.gather(torch.arange(24))
+        assert torch.equal(before["text"].tokens, after["text"].tokens)
+
+    def test_what_it_says_of_itself(self, reference, encoders):
+        stored = ItemFeatures.open(reference)
+        text, image = stored.provenance["text"], stored.provenance["image"]
+        assert (text["encoder"], text["pooling"], text["width"]) == ("BertModel", "first", 16)
+        assert text["tokens"] == stored["text"].tokens.shape[1]
+        assert image["preprocessing"]["size"] == {"height": 16, "width": 16}
+        assert stored.report.present == {"text": 18, "image": 16}
+        assert list(stored.report.problems["image"]) == [6]
+        assert "6: UnidentifiedImageError" in str(stored.report)
+        manifest = json.loads((reference / "features.json").read_text())
+        assert manifest["num_items"] == COUNT
+        assert manifest["modalities"]["image"]["items"] == 16
+        joined = JoinedFeatures(stored.select([8]), stored.select([22]))
+        assert joined.provenance == stored.provenance
+
+
+class TestInterruption:
+    def test_stopped_at_every_write(self, encoders, reference, tmp_path, monkeypatch):
+        """Each run is stopped at a later write than the one before, before and after it."""
+        replace, folder = os.replace, tmp_path / "store"
+
+        class Stop(BaseException):
+            pass
+
+        for after in (False, True):
+            shutil.rmtree(folder, ignore_errors=True)
+            for stop_at in itertools.count():
+                calls = itertools.count()
+
+                def replace_or_stop(source, target, calls=calls, stop_at=stop_at, after=after):
+                    number = next(calls)
+                    if number == stop_at and after:
+                        replace(source, target)
+                    if number == stop_at:
+                        raise Stop
+                    replace(source, target)
+
+                monkeypatch.setattr(files.os, "replace", replace_or_stop)
+                try:
+                    quietly(store, make_items(), folder, **encoders)
+                except Stop:
+                    self.check_that_all_or_nothing_is_read(folder, reference)
+                    continue
+                break
+            assert content(folder) == content(reference)
+
+    def check_that_all_or_nothing_is_read(self, folder, reference):
+        if not (folder / "features.json").exists():
+            with pytest.raises(FileNotFoundError, match="there are no item features in"):
+                ItemFeatures.open(folder)
+        elif json.loads((folder / "features.json").read_text())["num_items"] == 0:
+            with pytest.raises(ValueError, match="is not complete: call ItemFeatures.from_items"):
+                ItemFeatures.open(folder)
+        else:
+            same(ItemFeatures.open(folder), ItemFeatures.open(reference), rtol=0, atol=0)
+
+    def test_nothing_is_encoded_twice(self, encoders, reference, tmp_path):
+        folder = tmp_path / "store"
+        shutil.copytree(reference, folder)
+        shown = []
+        model, _ = encoders["text_encoder"]
+        hook = model.register_forward_hook(lambda module, args, output: shown.append(1))
+        try:
+            quietly(store, make_items(), folder, **encoders)
+            assert shown == []
+            (folder / "text" / "0000-00002.safetensors").unlink()
+            with pytest.raises(ValueError, match="0000-00002.safetensors cannot be read"):
+                ItemFeatures.open(folder).gather(torch.arange(24))
+            quietly(store, make_items(), folder, **encoders)
+            assert len(shown) in (1, 2)
+        finally:
+            hook.remove()
+        assert content(folder) == content(reference)
+
+    def test_its_items_are_needed_to_go_on(self, encoders, tmp_path, monkeypatch):
+        def fail(*arguments):
+            raise OSError("No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(extract, "_finish", fail)
+            with pytest.raises(OSError, match="No space left"):
+                store(make_items(8), tmp_path / "store", **encoders)
+        (tmp_path / "store" / "text" / "0000-00001.safetensors").unlink()
+        message = "features of item 4 in .* never completed, or have been deleted.*: give it again"
+        with pytest.raises(ValueError, match=message):
+            store(make_items(3), tmp_path / "store", **encoders)
+
+    def test_a_full_disk(self, encoders, tmp_path, monkeypatch):
+        def full(tensors, path, metadata=None):
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "save_file", full)
+            with pytest.raises(OSError, match="cannot write .*No space left.*run the same call"):
+                store(make_items(8), tmp_path / "store", **encoders)
+        assert list(content(tmp_path / "store")) == []
+
+
+KILLING = """
+import os, random, shutil, signal, sys, time, traceback, warnings
+from pathlib import Path
+import torch
+torch.set_num_threads(1)  # a process with one thread can be forked
+from test_store import content, make_items, store
+from tiny_encoders import bert, vit
+
+warnings.simplefilter("ignore")
+encoders = {"text_encoder": bert(), "image_encoder": vit()}
+reference, folder, kills = Path(sys.argv[1], "reference"), Path(sys.argv[1], "store"), 0
+start = time.perf_counter()
+store(make_items(), reference, **encoders)
+whole, moments = time.perf_counter() - start, random.Random(0)
+while kills < 10:
+    shutil.rmtree(folder, ignore_errors=True)
+    complete = False
+    while not complete:
+        child = os.fork()
+        if child == 0:
+            try:
+                store(make_items(), folder, **encoders)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        if kills < 10:
+            time.sleep(moments.uniform(0, whole / 2))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+        kills += os.WIFSIGNALED(status)
+        complete = not os.WIFSIGNALED(status)
+    assert content(folder) == content(reference)
+print(kills, "kills")
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(tmp_path):
+    here = Path(__file__).parent
+    search_path = os.pathsep.join(map(str, [here, here.parent, *sys.path]))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLING, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": search_path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "10 kills\n"
+    items = make_items()
+    features = ItemFeatures.open(tmp_path / "store")
+    assert features.vocabulary.item_ids == tuple(items["item_id"])
+    present = [text is not None for text in items["text"]]
+    assert (features["text"].lengths[1:] > 0).tolist() == present
+
+
+class TestAppending:
+    def test_new_items_are_added_and_the_old_ones_kept(self, encoders, reference, tmp_path):
+        folder = tmp_path / "store"
+        shutil.copytree(reference, folder)
+        before = content(folder)
+        new = make_items(5, start=COUNT)
+        added = store(new, folder, **encoders)
+        assert added.vocabulary.item_ids == tuple(new["item_id"])
+        same(added, ItemFeatures.from_items(new, progress=False, **encoders), rtol=0, atol=2e-3)
+        features = ItemFeatures.open(folder)
+        everything = make_items(COUNT + 5)
+        assert features.vocabulary.item_ids == tuple(everything["item_id"])
+        same(features.select(new["item_id"]), added, rtol=0, atol=0)
+        after = content(folder)
+        for name in before.keys() & after.keys() - {"features.json", "report.json"}:
+            assert after[name] == before[name]
+        assert list(features.report.problems["image"]) == [6]
+        # both in one call, old items in another order
+        again = quietly(store, {k: v[::-1] for k, v in everything.items()}, folder, **encoders)
+        assert again.vocabulary.item_ids == tuple(everything["item_id"][::-1])
+        same(again, features.select(everything["item_id"][::-1]), rtol=0, atol=0)
+        assert content(folder) == after
+
+    def test_the_old_items_can_be_read_while_new_ones_are_missing(
+        self, encoders, reference, tmp_path, monkeypatch
+    ):
+        folder = tmp_path / "store"
+        shutil.copytree(reference, folder)
+
+        def stop(*arguments):
+            raise RuntimeError("power cut")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(extract, "_finish", stop)
+            with pytest.raises(RuntimeError, match="power cut"):
+                store(make_items(5, start=COUNT), folder, **encoders)
+        same(ItemFeatures.open(folder), ItemFeatures.open(reference), rtol=0, atol=0)
+        store(make_items(5, start=COUNT), folder, **encoders)
+        assert ItemFeatures.open(folder).num_items == COUNT + 5
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"text_encoder": None}, r"modalities are \['text', 'image'\], now \['image'\]"),
+            ({"dtype": torch.bfloat16}, "dtype is float16, now bfloat16"),
+            ({"text_pooling": "mean"}, "text pooling is 'first', now 'mean'"),
+            ({"max_text_tokens": 9}, "text preprocessing max_tokens is 30, now 9"),
+            ({"max_image_tokens": 2}, "image preprocessing max_tokens is None, now 2"),
+            ({"precision": "bfloat16"}, "text computed_in is 'float32', now 'bfloat16'"),
+        ],
+    )
+    def test_other_settings(self, encoders, reference, change, message):
+        with pytest.raises(ValueError, match=f"were made in another way: .*{message}"):
+            store(make_items(), reference, **{**encoders, **change})
+
+    def test_another_encoder(self, encoders, reference):
+        torch.manual_seed(1)
+        other = {**encoders, "text_encoder": bert()}
+        with pytest.raises(
+            ValueError, match="text weights is '.*', now '.*another path, or delete"
+        ):
+            store(make_items(), reference, **other)
+
+    def test_another_picture_size(self, encoders, reference):
+        model, processor = encoders["image_encoder"]
+        other = type(processor)(size={"height": 16, "width": 16}, image_mean=[0.4, 0.5, 0.5])
+        with pytest.raises(ValueError, match="image preprocessing image_mean is"):
+            store(make_items(), reference, **{**encoders, "image_encoder": (model, other)})
+
+    def test_folders_that_hold_something_else(self, encoders, tmp_path):
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(ValueError, match="holds something else than item features"):
+            store(make_items(), tmp_path, **encoders)
+        with pytest.raises(ValueError, match="is a file; give the path of a folder"):
+            store(make_items(), tmp_path / "thesis.tex", **encoders)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_ids_and_settings(self, encoders, tmp_path):
+        items = {"item_id": [1.5], "text": ["hat"]}
+        with pytest.raises(ValueError, match=r"item id 1.5 is a float; only strings and integers"):
+            store(items, tmp_path / "store", text_encoder=encoders["text_encoder"])
+        with pytest.raises(ValueError, match="shard_items=0 must be at least 1"):
+            store(make_items(), tmp_path / "store", shard_items=0, **encoders)
+        with pytest.raises(ValueError, match="dtype is torch.int64, but tokens are stored as"):
+            store(make_items(), tmp_path / "store", dtype=torch.int64, **encoders)
+
+    def test_no_item_has_it(self, encoders, tmp_path):
+        items = {"item_id": [1, 2], "image": [None, b"broken"]}
+        message = "none of 2 items has a picture that can be encoded .UnidentifiedImageError"
+        with pytest.raises(ValueError, match=message):
+            store(items, tmp_path / "store", image_encoder=encoders["image_encoder"])
+
+
+class TestOpening:
+    def test_what_is_no_store(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="it has no features.json"):
+            ItemFeatures.open(tmp_path)
+        for text, message in {
+            "{": "features.json is damaged",
+            "[]": "was not written by odmt-sdk",
+            '{"kind": "item features", "format_version": 99}': "have format 99.*upgrade",
+            '{"kind": "item features", "format_version": 1}': "damaged: KeyError",
+        }.items():
+            (tmp_path / "features.json").write_text(text)
+            with pytest.raises(ValueError, match=message):
+                ItemFeatures.open(tmp_path)
+
+    @pytest.mark.parametrize(
+        "name", [f"items-{COUNT}.safetensors", f"text/index-{COUNT}.safetensors", "report.json"]
+    )
+    @pytest.mark.parametrize("damage", ["missing", "cut"])
+    def test_what_is_damaged(self, reference, tmp_path, name, damage):
+        folder = tmp_path / "store"
+        shutil.copytree(reference, folder)
+        if damage == "missing":
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes((folder / name).read_bytes()[:20])
+        with pytest.raises(ValueError, match="damaged"):
+            ItemFeatures.open(folder)
+
+    @pytest.mark.slow
+    def test_a_million_items_in_milliseconds(self, tmp_path):
+        count = 1_000_000
+        vectors = torch.zeros(count, 1, dtype=torch.float16)
+        vectors[7] = 3
+        ItemFeatures.from_items(
+            {"item_id": range(10**9, 10**9 + count)},
+            arrays={"audio": vectors},
+            path=tmp_path / "store",
+            progress=False,
+        )
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            features = ItemFeatures.open(tmp_path / "store")
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 0.05
+        assert features.num_items == count
+        assert features.vocabulary.rows([10**9 + 7]) == [8]
+        assert features.gather(torch.tensor([8]))["audio"].tokens.tolist() == [[[3.0]]]
+
+
+class TestVocabulary:
+    IDS = ("mug", 7, "7", "", "Größe \N{TEAPOT}", -(2**70), 0, "a" * 300, "\ud800")
+
+    @pytest.fixture
+    def stored(self, tmp_path):
+        write_ids(tmp_path / "ids.safetensors", self.IDS)
+        return StoredVocabulary(tmp_path / "ids.safetensors")
+
+    def test_it_is_as_one_in_memory(self, stored):
+        plain = ItemVocabulary(self.IDS)
+        assert stored.item_ids == tuple(stored) == self.IDS
+        assert stored == plain
+        assert plain == stored
+        assert hash(stored) == hash(plain)
+        assert repr(stored) == repr(plain)
+        assert stored.rows(self.IDS) == list(range(1, 10))
+        assert stored.ids([9, 1]) == ["\ud800", "mug"]
+        assert "mug" in stored
+        assert all(item_id not in stored for item_id in ("cup", 8, 7.5, None))
+        assert stored.rows(["cup", 7], unknown="skip") == [2]
+        with pytest.raises(ValueError, match="item id 'cup' is not among the 9 items .*'mug'"):
+            stored.rows(["cup"])
+        with pytest.raises(ValueError, match=r"row 10 is outside 1\.\.9"):
+            stored.ids([10])
+        assert stored != ItemVocabulary(self.IDS[:-1])
+        assert stored != ItemVocabulary(self.IDS[::-1])
+
+    def test_ids_of_the_same_hash(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("odmt_sdk.items.store.ids._hash", lambda item_id, encoded: 5)
+        write_ids(tmp_path / "ids.safetensors", self.IDS)
+        assert StoredVocabulary(tmp_path / "ids.safetensors").rows(self.IDS) == list(range(1, 10))
+
+
+def test_about_64_files_hold_a_catalogue():
+    assert [choose_shard_items(n, 64) for n in (1, 4096, 5000, 100_000)] == [64, 64, 128, 2048]
+    assert choose_shard_items(10**7, 64) == 4096
+    assert choose_shard_items(100, 512) == 512
