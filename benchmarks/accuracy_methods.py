@@ -11,9 +11,12 @@ from torch import nn
 
 from odmt_sdk import HSTU, GRU4Rec, Mamba2, NextItNet, ODMTConfig, SASRec
 
+_DEFAULT = ODMTConfig().to_dict()
+_PUBLISHED = ODMTConfig.paper().to_dict()
 # Settings of ODMTConfig; everything else is the same for all.
 METHODS: dict[str, dict[str, Any]] = {
     "odmt": {},
+    "odmt-paper": {name: v for name, v in _PUBLISHED.items() if v != _DEFAULT[name]},
     "odmt-no-distillation": {"distillation_weight": 0.0},
     "odmt-mutual": {"teaching_graph": "mutual"},
     "odmt-ensemble": {"teaching_graph": "ensemble"},

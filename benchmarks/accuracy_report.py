@@ -170,6 +170,7 @@ def draw_bars(rows: Sequence[Row], path: Path) -> None:
         colours = ["tab:blue", *["tab:gray"] * (len(rows) - 1)]
         axis.barh(names, means, xerr=deviations, color=colours, capsize=3)
         axis.invert_yaxis()
+        axis.locator_params(axis="x", nbins=5)
         axis.set_title(f"{rows[0].data}, {rows[0].backbone}: {metric}", fontsize=9)
     _save(figure, path)
 

@@ -140,6 +140,13 @@ def test_items_can_be_added(fusion):
     assert "new-1" in model.recommend([["item-3", "new-0"]], k=13).item_ids[0]
 
 
+def test_a_grown_table_keeps_its_kind_of_gradient():
+    model = toy_model(fusion="sum", sparse_id_gradients=True)
+    model.add_items(toy_features(1, item_ids=["new"]))
+    model(torch.tensor([[1, 13, 2]])).loss.backward()
+    assert model.item_encoder.ids.embedding.weight.grad.is_sparse
+
+
 @pytest.mark.parametrize("fusion", sorted(OF_VECTORS))
 def test_unseen_ids_count_as_unknown_outside_training(fusion):
     encoder = make(fusion).eval()

@@ -73,6 +73,9 @@ class IdTable(nn.Module):
         table = self.embedding.weight
         new = self.unknown.detach().to(table).expand(count, -1)
         self.embedding = nn.Embedding.from_pretrained(
-            torch.cat([table.detach(), new]), freeze=not table.requires_grad, padding_idx=0
+            torch.cat([table.detach(), new]),
+            freeze=not table.requires_grad,
+            padding_idx=0,
+            sparse=self.embedding.sparse,
         )
         self.unseen = torch.cat([self.unseen, self.unseen.new_ones(count)])
