@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--text-pooling", default="mean", choices=("first", "mean"))
     parser.add_argument("--image-encoder", required=True, help="folder or Hub name")
     parser.add_argument("--text-tokens", type=int, default=1, help="kept; 1 = pooled")
-    parser.add_argument("--image-tokens", type=int, default=1, help="kept; 1 = pooled")
+    parser.add_argument(
+        "--image-tokens", type=int, default=None, help="kept; default: all, 1 = pooled"
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs/incomplete"))
     parser.add_argument("--positions", type=int, default=20)
     parser.add_argument("--events", type=int, default=0, help="latest of each user; 0 = all")
