@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from odmt_sdk.errors import AdapterError
+from odmt_sdk.hub.card import MARK
 from odmt_sdk.hub.description import Description, ReadDescription
 from odmt_sdk.hub.exchange import exchange, locked, remove_leftovers
 from odmt_sdk.hub.folder_files import open_inside, read_json
 from odmt_sdk.hub.item_ids import check_item_ids, read_item_ids, write_item_ids
 from odmt_sdk.hub.layout import (
+    CARD,
     CONFIG,
     FORMAT_VERSION,
     LIBRARY,
@@ -43,12 +45,14 @@ class AdapterContent:
         weights: state dict; weights that are one and the same are written once.
         vocabulary: item ids in row order, or None for an adapter without a catalogue.
         item_embeddings: source -> (N + 1, D), or None to leave them out.
+        card: text of the model card.
     """
 
     description: Description
     weights: Mapping[str, torch.Tensor]
     vocabulary: ItemVocabulary | None
     item_embeddings: Mapping[str, torch.Tensor] | None
+    card: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +128,24 @@ def _write(folder: Path, content: AdapterContent, max_shard_size: int | str) -> 
             )
         return files
 
-    exchange(folder, description, save_id, write)
+    texts = {} if has_own_card(folder) else {CARD: content.card}
+    exchange(folder, description, save_id, write, texts)
+
+
+def has_own_card(folder: Path) -> bool:
+    """Whether the folder has a model card that somebody wrote by hand.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Whether there is one without the mark of those written with the adapter.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        return os.path.lexists(path)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return MARK not in file.read(MAX_CONFIG_BYTES)
 
 
 def _write_tensors(

@@ -3,8 +3,8 @@
 1. The new files are written in a hidden folder, and moved from there to names with the mark of this
    save, which nothing refers to.
 2. `config.json` is replaced by one that names them: from here on the folder holds the new adapter.
-3. They get the plain names too, by hard links, and `config.json` is replaced by one that names
-   those. A file system without hard links keeps the marked names.
+3. They get the plain names too, by hard links (copies, where a file system has none), and
+   `config.json` is replaced by one that names those.
 4. What no `config.json` names any more is removed, also what an interrupted save left behind.
 """
 
@@ -22,7 +22,11 @@ Files = Mapping[str, list[FileName]]
 
 
 def exchange(
-    folder: Path, description: Mapping[str, Any], save_id: str, write: Callable[[Path], Files]
+    folder: Path,
+    description: Mapping[str, Any],
+    save_id: str,
+    write: Callable[[Path], Files],
+    texts: Mapping[str, str],
 ) -> None:
     """Replace the adapter in a folder, or put the first one there.
 
@@ -32,6 +36,7 @@ def exchange(
         save_id: of this save; begins with its mark.
         write: writes all other files of the adapter into the folder given to it, and returns role
             -> their names.
+        texts: name -> content of files that no adapter depends on; they are written last.
 
     Raises:
         OSError: if writing fails before the new adapter is complete; the old one is as it was.
@@ -62,9 +67,12 @@ def exchange(
         for role, names in plain.items():
             for name, source in zip(names, marked[role], strict=True):
                 (folder / str(name)).unlink(missing_ok=True)
-                os.link(folder / str(source), folder / str(name))
+                _second_name(folder / str(source), folder / str(name))
         _replace_config(folder, stage, description, plain)
         files = plain
+    with contextlib.suppress(OSError):
+        for text_name, text in texts.items():
+            replace_file(folder / text_name, text, partial=stage / text_name)
     remove_leftovers(folder, {str(name) for names in files.values() for name in names})
 
 
@@ -144,6 +152,15 @@ def _is_committed(folder: Path, save_id: str) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return f'"save_id": "{save_id}"' in (folder / CONFIG).read_text(encoding="utf-8")
     return False
+
+
+def _second_name(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+        shutil.copymode(source, target)
+        sync(target)
 
 
 def _usual_mode(stage: Path) -> int:

@@ -56,7 +56,7 @@ def hub_errors(what: str) -> Iterator[None]:
             403: "the token does not allow it: pass token= of an account that may",
         }.get(status, "the Hub did not do it: try again later")
         raise AdapterError(f"{what}: {advice} ({_first_line(error)})") from error
-    except (errors.HFValidationError, ValueError) as error:
+    except (errors.HFValidationError, ValueError, KeyError) as error:
         raise AdapterError(f"{what}: {_first_line(error)}") from error
     except Exception as error:
         # The errors of the connection belong to the library that huggingface_hub speaks with.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -13,9 +13,12 @@ from odmt_sdk.backbones.projected import ProjectedBackbone
 from odmt_sdk.backbones.registry import unwrap_backbone
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.errors import AdapterError
+from odmt_sdk.evaluation.table import metrics_table
+from odmt_sdk.hub.card import METRIC, CardFacts, render_card
 from odmt_sdk.hub.card_details import CardDetails
 from odmt_sdk.hub.description import Description, SavedBackbone
 from odmt_sdk.hub.weights import plain_name
+from odmt_sdk.vocabulary import ItemVocabulary
 
 
 class Describable(Protocol):
@@ -27,9 +30,14 @@ class Describable(Protocol):
     backbone_name: str
     backbones: SourceBackbones | None
     card: CardDetails
+    vocabulary: ItemVocabulary | None
     item_features: Any
     _widths: dict[str, int]
     _provenance: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources."""
 
 
 def describe(model: Describable, *, backbone_weights: bool) -> Description:
@@ -88,6 +96,48 @@ def whole_weights(
             )
         found[plain_name(name)] = value
     return found, spread
+
+
+def write_card(
+    model: Describable,
+    description: Description,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    name: str,
+    catalogue: bool,
+    ready: bool,
+) -> str:
+    """Write the model card of a model.
+
+    Args:
+        model: has items.
+        description: as it is saved.
+        weights: that are saved.
+        name: repository or folder that the load snippet names.
+        catalogue: whether the items are saved.
+        ready: whether their embeddings are.
+
+    Returns:
+        Markdown with front matter.
+    """
+    vocabulary = cast(ItemVocabulary, model.vocabulary)
+    return render_card(
+        CardFacts(
+            name=name,
+            description=description,
+            card=model.card,
+            sources=model.sources,
+            num_weights=sum(value.numel() for value in weights.values()),
+            num_items=len(vocabulary) if catalogue else None,
+            item_ids=vocabulary.item_ids[:2],
+            ready=ready,
+            tables={
+                split: metrics_table({"fused": found}, metrics=names)
+                for split, found in model.card.results.items()
+                if (names := [name for name in found if METRIC.fullmatch(name)])
+            },
+        )
+    )
 
 
 def _built_in(adapted: list[nn.Module]) -> tuple[str, dict[str, Any]] | None:

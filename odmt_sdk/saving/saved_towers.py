@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import nn
@@ -15,11 +16,12 @@ from odmt_sdk.errors import AdapterError
 from odmt_sdk.hub.adapter_folder import AdapterContent, OpenAdapter, open_adapter, write_adapter
 from odmt_sdk.hub.card_details import CardDetails
 from odmt_sdk.hub.download import HubOptions, locate
+from odmt_sdk.hub.push import make_repository, push_folder
 from odmt_sdk.hub.sharing import share_again
 from odmt_sdk.hub.transfer import TransferReport, plan_transfer
 from odmt_sdk.hub.weights import check_finite, put_weights
 from odmt_sdk.items.feature_set import FeatureSet
-from odmt_sdk.saving.describing import describe, whole_weights
+from odmt_sdk.saving.describing import describe, whole_weights, write_card
 from odmt_sdk.saving.fitting import (
     catalogue_weights,
     fitting_model,
@@ -28,6 +30,9 @@ from odmt_sdk.saving.fitting import (
 )
 from odmt_sdk.towers import SourceTowers
 from odmt_sdk.vocabulary import ItemVocabulary
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 
 class SavedTowers(SourceTowers):
@@ -61,8 +66,9 @@ class SavedTowers(SourceTowers):
         max_shard_size: int | str = "5GB",
         is_main_process: bool = True,
         state_dict: Mapping[str, torch.Tensor] | None = None,
+        repo_id: str | None = None,
     ) -> Path:
-        """Save the adapter: configuration, weights, item ids and ready item embeddings.
+        """Save the adapter: configuration, weights, item ids, item embeddings and a model card.
 
         An adapter that is there already is replaced, other files stay. Killed at any moment, this
         leaves the old adapter or the new one, complete.
@@ -80,6 +86,7 @@ class SavedTowers(SourceTowers):
             is_main_process: whether this process writes. A model whose weights are spread over
                 processes (FSDP) has to be saved by all of them, of which one writes.
             state_dict: weights collected by other means, such as `accelerator.get_state_dict`.
+            repo_id: repository from which the model card says to load; None = the folder.
 
         Returns:
             The folder.
@@ -107,14 +114,77 @@ class SavedTowers(SourceTowers):
                 raise AdapterError(
                     f"cannot save the item embeddings: {error}. Or pass item_embeddings=False"
                 ) from error
+        description = describe(self, backbone_weights=backbone_weights)
+        weights = {name: value for name, value in weights.items() if name not in leave_out}
         content = AdapterContent(
-            description=describe(self, backbone_weights=backbone_weights),
-            weights={name: value for name, value in weights.items() if name not in leave_out},
+            description=description,
+            weights=weights,
             vocabulary=None if content_only else self.vocabulary,
             item_embeddings=embeddings,
+            card=write_card(
+                self,
+                description,
+                weights,
+                name=repo_id or str(path),
+                catalogue=not content_only,
+                ready=embeddings is not None,
+            ),
         )
         write_adapter(folder, content, max_shard_size=max_shard_size)
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload adapter",
+        commit_description: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        subfolder: str = "",
+        **saving: Any,
+    ) -> "CommitInfo":
+        """Save the adapter and push it to the Hugging Face Hub, as one commit.
+
+        Files of an adapter that was there before are removed; all others stay, also a model card
+        that somebody wrote by hand.
+
+        Args:
+            repo_id: such as "me/my-adapter", or "my-adapter" for the account's own; it is made if
+                it is not there.
+            private: whether only the account sees a repository that is made.
+            token: of the account; None = the one that is logged in.
+            commit_message: first line of the commit, and title of a pull request.
+            commit_description: what else to say.
+            revision: branch, made if it is not there; None = the main branch.
+            create_pr: open a pull request in place of committing.
+            subfolder: where in the repository to put it; "" = at its top.
+            **saving: as for `save_pretrained`.
+
+        Returns:
+            The commit, with `commit_url`, and `pr_url` for a pull request.
+
+        Raises:
+            AdapterError: if the model cannot be saved, or the Hub refuses or cannot be reached.
+        """
+        with TemporaryDirectory() as folder:
+            # saved before anything is made on the Hub, and once more under the full name
+            self.save_pretrained(folder, repo_id=repo_id, **saving)
+            full_name = make_repository(repo_id, private=private, token=token)
+            if full_name != repo_id:
+                self.save_pretrained(folder, repo_id=full_name, **saving)
+            return push_folder(
+                Path(folder),
+                full_name,
+                token=token,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+                subfolder=subfolder,
+            )
 
     @classmethod
     def from_pretrained(

@@ -1,33 +1,27 @@
 """`transformers.Trainer` for ODMT models: epochs, ranking metrics and adapter checkpoints."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer
 from typing_extensions import override
 
 from odmt_sdk.data.collator import SequenceCollator
 from odmt_sdk.evaluation.evaluate import evaluate
 from odmt_sdk.outputs import ODMTOutput
+from odmt_sdk.training.adapter_trainer import AdapterTrainer
 from odmt_sdk.training.lazy_adamw import LazyAdamW
 
 
-class SavesItself(Protocol):
-    """A model that writes its own folder."""
-
-    def save_pretrained(self, path: str) -> object:
-        """Write the folder `path`."""
-
-
-class ODMTTrainer(Trainer):
+class ODMTTrainer(AdapterTrainer):
     """Trains an `ODMTWrapper`; every feature of `transformers.Trainer` is there.
 
     It tells the model the epoch, so that distillation warms up; evaluates by ranking the full
     catalogue (`eval_ndcg@10` and so on, which `metric_for_best_model="ndcg@10"` refers to); logs
-    the parts of the loss; and writes checkpoints that are adapters `from_pretrained` reads.
+    the parts of the loss; and writes checkpoints that are adapters `from_pretrained` reads. With
+    `push_to_hub=True` in its arguments it pushes the adapter, with what it measured in the card.
 
     Args:
         *args: as for `transformers.Trainer`.
@@ -115,6 +109,7 @@ class ODMTTrainer(Trainer):
             progress=not self.args.disable_tqdm,
             distributed=True,
         )
+        self.record(metric_key_prefix, found)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         # a line that can be read: the sources' own metrics go into the history and are returned
         self.log({name: value for name, value in metrics.items() if "/" not in name})
@@ -123,12 +118,3 @@ class ODMTTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-    @override
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
-    ) -> None:
-        """Write the adapter; the Trainer adds optimizer, scheduler and its own state."""
-        if self.args.should_save:
-            model: SavesItself = self.accelerator.unwrap_model(self.model)
-            model.save_pretrained(output_dir or str(self.args.output_dir))

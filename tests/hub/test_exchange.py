@@ -141,19 +141,21 @@ def test_interrupted_at_the_exchange_keeps_a_complete_adapter(saved, monkeypatch
     assert loaded.recommend(HISTORIES) == new.eval().recommend(HISTORIES)
 
 
-def test_without_hard_links_the_adapter_is_complete_under_other_names(saved, monkeypatch):
+@pytest.mark.parametrize("copies", [True, False])
+def test_without_hard_links_the_adapter_is_complete(saved, monkeypatch, copies):
     _, path = saved
 
     def unsupported(*_, **__):
         raise PermissionError("Operation not permitted")
 
     monkeypatch.setattr(exchange.os, "link", unsupported)
+    if not copies:
+        monkeypatch.setattr(exchange.shutil, "copyfile", unsupported)
     new = toy_model(num_layers=1)
     for _ in range(2):
         new.save_pretrained(path)
-    names = sorted(file.name for file in path.iterdir())
-    assert len(names) == 4
-    assert not (path / "model.safetensors").exists()
+    assert len(list(path.iterdir())) == 5
+    assert (path / "model.safetensors").exists() == copies  # else under another name
     loaded = ODMTWrapper.from_pretrained(path, MyModel())
     assert loaded.recommend(HISTORIES) == new.eval().recommend(HISTORIES)
 
@@ -239,6 +241,7 @@ def test_large_weights_are_split(tmp_path):
         assert torch.equal(value, loaded.state_dict()[name])
     model.save_pretrained(tmp_path / "a")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+        "README.md",
         "config.json",
         "item_embeddings.safetensors",
         "items.json",

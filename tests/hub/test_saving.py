@@ -33,6 +33,7 @@ def test_the_folder_holds_json_and_safetensors_only(saved):
         "items.json",
         "model.safetensors",
         "item_embeddings.safetensors",
+        "README.md",
     }
     config = json.loads((path / "config.json").read_text())
     assert config["library_name"] == "odmt-sdk"
