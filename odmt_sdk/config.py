@@ -12,6 +12,8 @@ IdVisibility = Literal["one_way", "mutual"]
 class ODMTConfig:
     """Settings of `ODMTWrapper`; everything has a default.
 
+    The defaults are what serves best in general; `paper()` is the model as published.
+
     Args:
         hidden_size: width D of every item and sequence embedding; None takes the backbone's.
         max_seq_length: histories are cut to this many latest items; None takes the backbone's
@@ -84,11 +86,11 @@ class ODMTConfig:
     share_backbone: bool = False
     project_backbone: bool = False
     allow_future: bool = False
-    teaching_graph: str = "paper"
-    distillation_temperature: float = 0.5
-    distillation_weight: float = 1.0
-    distillation_warmup_epochs: float = 50.0
-    detach_teacher: bool = False
+    teaching_graph: str = "ensemble"
+    distillation_temperature: float = 1.0
+    distillation_weight: float = 0.2
+    distillation_warmup_epochs: float = 20.0
+    detach_teacher: bool = True
     logq_correction: bool = True
     item_chunk_size: int | None = None
     loss_chunk_size: int | None = None
