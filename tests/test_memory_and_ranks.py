@@ -28,7 +28,7 @@ ITEM_IDS = torch.tensor(
 def make(backbone: nn.Module | None = None, **settings) -> ODMTWrapper:
     torch.manual_seed(0)
     backbone = backbone or SASRec(8, max_seq_length=6, dropout=0.0)
-    config = ODMTConfig(dropout=0.0, distillation_warmup_epochs=0, **settings)
+    config = ODMTConfig.paper(dropout=0.0, distillation_warmup_epochs=0, **settings)
     features = toy_features(item_ids=[f"item-{i}" for i in range(12)])
     model = ODMTWrapper(backbone, features, config, check=False)
     return model.set_item_popularity(torch.arange(13))

@@ -64,13 +64,14 @@ def test_it_learns_and_evaluates(tmp_path):
 
 
 def test_the_model_is_told_the_epoch(tmp_path):
-    model, split = toy_model(distillation_warmup_epochs=4), toy_split()
+    model = toy_model(distillation_weight=0.5, distillation_warmup_epochs=4)
+    split = toy_split()
     training = trainer(tmp_path, split, model, num_train_epochs=3, logging_strategy="steps")
     training.args.logging_steps = 1
     training.train()
     steps = len(split.train) // 8
     for step, entry in enumerate(e for e in training.state.log_history if "loss" in e):
-        expected = warmup_weight(step / steps, weight=1.0, warmup_epochs=4)
+        expected = warmup_weight(step / steps, weight=0.5, warmup_epochs=4)
         assert entry["distillation_weight"] == pytest.approx(expected, rel=1e-5)
         parts = [v for n, v in entry.items() if n.startswith("cross_entropy/")]
         distilled = [v for n, v in entry.items() if n.startswith("distillation/")]
