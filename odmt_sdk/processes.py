@@ -94,6 +94,9 @@ def run_together(step: Callable[..., None], *arguments: Any, alone: bool = False
 def join_launched_processes() -> None:
     """Start `torch.distributed` where a launcher has started this process as one of several.
 
+    Without an accelerator, or where `accelerate launch --cpu` says so, over gloo: left to itself,
+    Accelerate would take such a process for the only one.
+
     Raises:
         ImportError: if Accelerate is missing.
     """
@@ -105,4 +108,5 @@ def join_launched_processes() -> None:
         raise ImportError(
             "sharing work among processes needs Accelerate: pip install odmt-sdk[train]"
         ) from error
-    PartialState()
+    asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes", "on")
+    PartialState(cpu=asked or not torch.accelerator.is_available())

@@ -171,7 +171,8 @@ def _last_map(model: nn.Module) -> str:
         if name and name.partition(".")[0] not in _CLASSIFIERS:
             hooks.append(module.register_forward_hook(watch(name)))
     weight = next(model.parameters())
-    trial = torch.zeros(1, 3, _TRIAL_SIZE, _TRIAL_SIZE, device=weight.device, dtype=weight.dtype)
+    side = getattr(model, "image_size", _TRIAL_SIZE)  # vision transformers read one size only
+    trial = torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
     try:
         with torch.inference_mode():
             model(trial)

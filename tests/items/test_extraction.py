@@ -231,3 +231,21 @@ def test_texts_need_no_torchvision_and_pictures_say_that_they_do(tmp_path, text_
     assert error.startswith("ImportError pictures need torchvision, which cannot be imported (")
     if state == "broken":
         assert "operator torchvision::nms does not exist" in error
+
+
+def test_computing_in_bfloat16():
+    """Encoders of both kinds keep the shape of what they say, at a lower precision."""
+    torch.manual_seed(0)
+    for extract, values, encoder in (
+        (extract_text_tokens, TEXTS, bert()),
+        (extract_image_tokens, pictures(3), vit()),
+    ):
+        exact = extract(values, encoder, pooling="mean", progress=False).tokens
+        coarse = extract(values, encoder, pooling="mean", precision="bfloat16", progress=False)
+        difference = (coarse.tokens - exact).norm() / exact.norm()
+        assert 1e-4 < difference < 2e-2  # a step of bfloat16 is 2 ** -8
+        assert next(encoder[0].parameters()).dtype == torch.float32
+        same = extract(values, encoder, pooling="mean", precision="float32", progress=False)
+        assert torch.equal(same.tokens, exact)
+        with pytest.raises(ValueError, match="precision is 'half', but it must be 'auto'"):
+            extract(values, encoder, precision="half", progress=False)

@@ -4,35 +4,19 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from stored_catalogue import COUNT, content, make_items, store
 from tiny_encoders import bert, vit
-from tiny_encoders import pictures as draw_pictures
 from toys import MyModel
 
-from odmt_sdk import ItemFeatures, ItemVocabulary, ODMTWrapper
+from odmt_sdk import ItemFeatures, ODMTWrapper
 from odmt_sdk.items.joined import JoinedFeatures
 from odmt_sdk.items.store import extract, files
-from odmt_sdk.items.store.ids import StoredVocabulary, write_ids
 from odmt_sdk.items.store.manifest import choose_shard_items
-
-COUNT = 23
-
-
-def make_items(count: int = COUNT, start: int = 0) -> dict[str, list]:
-    """Every fifth item lacks its title, every fourth its picture; item 6 has a broken one."""
-    positions = range(start, start + count)
-    words = "red blue wool silk scarf hat long short".split()  # noqa: SIM905
-    titles = [" ".join(words[: 1 + i % 8]) if i % 5 else None for i in positions]
-    drawn = draw_pictures(start + count)[start:]
-    images = [drawn[n] if i % 4 else None for n, i in enumerate(positions)]
-    items = {"item_id": [f"item-{i}" if i % 2 else i for i in positions], "text": titles}
-    return {**items, "image": [b"broken" if i == 6 else images[i - start] for i in positions]}
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +32,6 @@ def reference(encoders, tmp_path_factory):
     with pytest.warns(UserWarning, match="1 of 17 pictures could not be read"):
         store(make_items(), folder, **encoders)
     return folder
-
-
-def store(items, path, **arguments):
-    settings = {"shard_items": 4, "progress": False, "text_batch_size": 3, **arguments}
-    return ItemFeatures.from_items(items, path=path, **settings)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def quietly(function, *arguments, **settings):
@@ -256,64 +227,6 @@ class TestInterruption:
         assert list(content(tmp_path / "store")) == []
 
 
-KILLING = """
-import os, random, shutil, signal, sys, time, traceback, warnings
-from pathlib import Path
-import torch
-torch.set_num_threads(1)  # a process with one thread can be forked
-from test_store import content, make_items, store
-from tiny_encoders import bert, vit
-
-warnings.simplefilter("ignore")
-encoders = {"text_encoder": bert(), "image_encoder": vit()}
-reference, folder, kills = Path(sys.argv[1], "reference"), Path(sys.argv[1], "store"), 0
-start = time.perf_counter()
-store(make_items(), reference, **encoders)
-whole, moments = time.perf_counter() - start, random.Random(0)
-while kills < 10:
-    shutil.rmtree(folder, ignore_errors=True)
-    complete = False
-    while not complete:
-        child = os.fork()
-        if child == 0:
-            try:
-                store(make_items(), folder, **encoders)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        if kills < 10:
-            time.sleep(moments.uniform(0, whole / 2))
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-        kills += os.WIFSIGNALED(status)
-        complete = not os.WIFSIGNALED(status)
-    assert content(folder) == content(reference)
-print(kills, "kills")
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_ten_random_moments(tmp_path):
-    here = Path(__file__).parent
-    search_path = os.pathsep.join(map(str, [here, here.parent, *sys.path]))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLING, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": search_path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "10 kills\n"
-    items = make_items()
-    features = ItemFeatures.open(tmp_path / "store")
-    assert features.vocabulary.item_ids == tuple(items["item_id"])
-    present = [text is not None for text in items["text"]]
-    assert (features["text"].lengths[1:] > 0).tolist() == present
-
-
 class TestAppending:
     def test_new_items_are_added_and_the_old_ones_kept(self, encoders, reference, tmp_path):
         folder = tmp_path / "store"
@@ -457,39 +370,6 @@ class TestOpening:
         assert features.num_items == count
         assert features.vocabulary.rows([10**9 + 7]) == [8]
         assert features.gather(torch.tensor([8]))["audio"].tokens.tolist() == [[[3.0]]]
-
-
-class TestVocabulary:
-    IDS = ("mug", 7, "7", "", "Größe \N{TEAPOT}", -(2**70), 0, "a" * 300, "\ud800")
-
-    @pytest.fixture
-    def stored(self, tmp_path):
-        write_ids(tmp_path / "ids.safetensors", self.IDS)
-        return StoredVocabulary(tmp_path / "ids.safetensors")
-
-    def test_it_is_as_one_in_memory(self, stored):
-        plain = ItemVocabulary(self.IDS)
-        assert stored.item_ids == tuple(stored) == self.IDS
-        assert stored == plain
-        assert plain == stored
-        assert hash(stored) == hash(plain)
-        assert repr(stored) == repr(plain)
-        assert stored.rows(self.IDS) == list(range(1, 10))
-        assert stored.ids([9, 1]) == ["\ud800", "mug"]
-        assert "mug" in stored
-        assert all(item_id not in stored for item_id in ("cup", 8, 7.5, None))
-        assert stored.rows(["cup", 7], unknown="skip") == [2]
-        with pytest.raises(ValueError, match="item id 'cup' is not among the 9 items .*'mug'"):
-            stored.rows(["cup"])
-        with pytest.raises(ValueError, match=r"row 10 is outside 1\.\.9"):
-            stored.ids([10])
-        assert stored != ItemVocabulary(self.IDS[:-1])
-        assert stored != ItemVocabulary(self.IDS[::-1])
-
-    def test_ids_of_the_same_hash(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("odmt_sdk.items.store.ids._hash", lambda item_id, encoded: 5)
-        write_ids(tmp_path / "ids.safetensors", self.IDS)
-        assert StoredVocabulary(tmp_path / "ids.safetensors").rows(self.IDS) == list(range(1, 10))
 
 
 def test_about_64_files_hold_a_catalogue():
