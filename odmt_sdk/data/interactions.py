@@ -211,19 +211,18 @@ class Interactions:
         """
         if keep not in get_args(Repeats):
             raise ValueError(f"keep={keep!r} must be one of {get_args(Repeats)}")
-        users = self._user_codes()
-        pairs = users * self.num_items + self.item_codes  # (E,)
+        pairs = self._user_codes() * self.num_items + self.item_codes  # (E,)
         if keep == "in_a_row":
             repeated = np.concatenate(([False], pairs[1:] == pairs[:-1]))
         else:
             if keep == "same_time":
-                order = np.lexsort((self._times("drop_repeats('same_time')"), pairs))
+                times = self._times("drop_repeats('same_time')")
+                order = np.lexsort((times, pairs))
+                equal = times[order[1:]] == times[order[:-1]]  # each with the one before it
             else:
-                order = np.argsort(pairs, kind="stable")
-            equal = pairs[order[1:]] == pairs[order[:-1]]  # each with the one before it
-            if keep == "same_time":
-                equal &= self._times("")[order[1:]] == self._times("")[order[:-1]]
+                order, equal = np.argsort(pairs, kind="stable"), True
             repeated = np.zeros(len(self), dtype=bool)
+            equal &= pairs[order[1:]] == pairs[order[:-1]]
             repeated[order[:-1] if keep == "keep_last" else order[1:]] = equal
         what = f"drop_repeats({keep!r}), {_REPEATS[keep]}"
         return self._select(np.flatnonzero(~repeated), what, "")
