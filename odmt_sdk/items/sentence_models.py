@@ -89,6 +89,7 @@ def load_sentence_model(
     if isinstance(encoder, str | os.PathLike):
         name = os.fspath(encoder)
         encoder = _load_by_name(name, best_device() if device is None else torch.device(device))
+        encoder = placed(encoder, None)  # half precision is slow on the CPU
         return LoadedEncoder(SentenceModel(encoder), _PromptedTokenizer(encoder), name, None)
     if not is_sentence_model(encoder) or not isinstance(encoder, nn.Module):
         raise TypeError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_encoders import TEXTS, bert
 
-from odmt_sdk.items.text_tokens import extract_text_tokens
+from odmt_sdk.items.text_tokens import TextExtractor, extract_text_tokens
 
 
 def test_without_the_library(monkeypatch):
@@ -58,10 +58,16 @@ def test_the_sentence_embedding_comes_first_and_the_tokens_follow(folder):
     torch.testing.assert_close(alone.tokens[present, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_prompts_are_read_and_decide_what_the_features_are(folder):
+def test_half_precision_is_not_for_the_cpu(folder, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    from odmt_sdk.items.text_tokens import TextExtractor
+    SentenceTransformer(str(folder), device="cpu").half().save(str(tmp_path / "half"))
+    extractor = TextExtractor(str(tmp_path / "half"), pooling="sentence", device="cpu")
+    assert extractor.dtype == torch.float32
+
+
+def test_prompts_are_read_and_decide_what_the_features_are(folder):
+    from sentence_transformers import SentenceTransformer
 
     prompts = {"prompts": {"query": "red wool "}, "default_prompt_name": "query"}
     prompted = SentenceTransformer(str(folder), device="cpu", **prompts)
