@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictured", type=int, default=4, help="users in the picture")
+    parser.add_argument("--published", action="store_true", help="wrap with ODMTConfig.paper()")
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,8 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     models: dict[str, ODMTWrapper] = {}
     train("SASRec", None, ODMTConfig(fusion="id"))
-    train("SASRec wrapped", features, ODMTConfig(dropout=arguments.dropout))
+    config = ODMTConfig.paper if arguments.published else ODMTConfig
+    train("SASRec wrapped", features, config(dropout=arguments.dropout))
     table = metrics_table(results)
     print(f"\n{table}\n")
     (arguments.output / "table.md").write_text(table + "\n")
