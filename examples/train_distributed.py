@@ -1,12 +1,13 @@
 """Training on several devices as on one: the same candidates, the same loss.
 
     torchrun --nproc-per-node 2 examples/train_distributed.py
-    accelerate launch --num-processes 2 examples/train_distributed.py         # --cpu without GPUs
+    accelerate launch --multi_gpu --num_processes 2 examples/train_distributed.py
     torchrun --nproc-per-node 2 examples/train_distributed.py --shard
 
 Every process is given its part of each batch; the items of all parts are candidates for all. With
 `--shard` weights, gradients and optimizer states are spread over the devices (FSDP), for a table of
-IDs that one device has no room for.
+IDs that one device has no room for. torchrun starts processes on CPUs too, accelerate on GPUs alone
+(`accelerate launch --cpu` starts one).
 """
 
 import argparse
@@ -118,8 +119,10 @@ def main() -> None:
     arguments = parser.parse_args()
     train = train_sharded if arguments.shard else train_with_trainer
     metrics = train(arguments.output, arguments.epochs)
-    if not distributed.is_initialized() or distributed.get_rank() == 0:
-        print(f"hit_rate@1 {metrics['hit_rate@1']:.3f}, saved in {arguments.output}")
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    if processes == 1 or distributed.get_rank() == 0:
+        found = f"hit_rate@1 {metrics['hit_rate@1']:.3f}"
+        print(f"{processes} processes: {found}, saved in {arguments.output}")
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
