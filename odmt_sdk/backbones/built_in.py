@@ -6,17 +6,30 @@ from typing import Any
 
 from torch import nn
 
+from odmt_sdk.backbones.by_signature import adapt_native
 from odmt_sdk.backbones.gru4rec import GRU4Rec
 from odmt_sdk.backbones.hstu import HSTU
 from odmt_sdk.backbones.mamba import Mamba2
 from odmt_sdk.backbones.nextitnet import NextItNet
-from odmt_sdk.backbones.registry import unwrap_backbone
+from odmt_sdk.backbones.registry import register_adapter, unwrap_backbone
 from odmt_sdk.backbones.sasrec import SASRec
 
 BUILT_IN: Mapping[str, type[nn.Module]] = {
     kind.__name__: kind for kind in (SASRec, GRU4Rec, NextItNet, HSTU, Mamba2)
 }
 MAX_IN_LIST = 4096  # such as a dilation, of which no weight tells whether it is sane
+
+
+def _is_built_in(backbone: object) -> bool:
+    return type(backbone) in BUILT_IN.values()
+
+
+@register_adapter("built-in", matches=_is_built_in, priority=-80)
+def _built_in(backbone: nn.Module, hidden_size: int | None) -> nn.Module:
+    """One of the width asked for is used as it is, without a copy of it to try."""
+    if hidden_size in (None, backbone.hidden_size):
+        return backbone
+    return adapt_native(backbone, hidden_size)
 
 
 def built_in_arguments(backbone: nn.Module) -> tuple[str, dict[str, Any]] | None:
@@ -34,7 +47,7 @@ def built_in_arguments(backbone: nn.Module) -> tuple[str, dict[str, Any]] | None
     """
     backbone = unwrap_backbone(backbone)
     name = type(backbone).__name__
-    if BUILT_IN.get(name) is not type(backbone):
+    if not _is_built_in(backbone):
         return None
     return name, dict(backbone.constructor_arguments)  # type: ignore[arg-type]
 

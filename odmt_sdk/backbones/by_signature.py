@@ -81,8 +81,16 @@ def _has_protocol_names(backbone: object) -> bool:
 
 
 @register_adapter("native", matches=_has_protocol_names, priority=-90)
-def _native(backbone: nn.Module, hidden_size: int | None) -> nn.Module:
-    """A module that says by its names that it follows the protocol is believed, if it can be."""
+def adapt_native(backbone: nn.Module, hidden_size: int | None) -> nn.Module:
+    """Believe a module that says by its names that it follows the protocol, if it can be.
+
+    Args:
+        backbone: has arguments of these names.
+        hidden_size: D; None = find it out.
+
+    Returns:
+        The module itself, or its adapter where it turns out to be different.
+    """
     name = type(backbone).__name__
     trials = SignatureTrials(backbone, name, read_arguments(_forward_of(backbone), name))
     found = trials.first_that_runs(hidden_size) if hidden_size else None

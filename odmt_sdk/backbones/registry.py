@@ -17,6 +17,7 @@ BUILT_IN = (
     "torch_rnn",
     "torch_transformer",
     "transformers_models",
+    "built_in",
     "id_lookup",
     "by_signature",
     "callables",

@@ -35,6 +35,7 @@ class BackboneTemplate:
         hidden_size: D.
         max_seq_length: longest sequence that all of them read, or None.
         like: a floating-point tensor of the backbone's device and type.
+        own_call: whether the user said how to call it.
 
     Raises:
         TypeError: if a backbone cannot be called.
@@ -71,6 +72,11 @@ class BackboneTemplate:
                     f"backbone, but it returned {type(given).__name__}: return a torch.nn.Module"
                 )
         by_source = given if isinstance(given, dict) else {SHARED: given}
+        self.own_call = (
+            adapter is not None
+            or forward_fn is not None
+            or any(map(is_adapted, by_source.values()))
+        )
         self._by_source: dict[str, nn.Module] = {}
         self._names = {
             source: getattr(one, "__name__", type(one).__name__)

@@ -41,11 +41,11 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
         )
     # Opening a pipe would wait for its other end.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(target, flags), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    handle = os.open(target, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         raise AdapterError(f"{name} in {str(folder)!r} is not a regular file")
-    return file
+    return os.fdopen(handle, "rb")
 
 
 def read_json(file: BinaryIO, name: str, *, max_bytes: int) -> Any:

@@ -11,6 +11,7 @@ from odmt_sdk.hub.layout import MAX_ID_BYTES
 from odmt_sdk.vocabulary import ItemVocabulary
 
 LONGEST = MAX_ID_BYTES // 12 - 1  # a character may take 12 bytes of JSON
+MOST_BITS = 4096
 
 
 def check_item_ids(item_ids: Sequence[Hashable]) -> None:
@@ -21,11 +22,12 @@ def check_item_ids(item_ids: Sequence[Hashable]) -> None:
                 f"item id {item_id!r} is a {type(item_id).__name__}; only strings and integers can "
                 "be saved: use for example str(item_id) as the id"
             )
+        longest, unit = (MOST_BITS, "bits") if isinstance(item_id, int) else (LONGEST, "characters")
         size = item_id.bit_length() if isinstance(item_id, int) else len(cast(str, item_id))
-        if size > LONGEST:
+        if size > longest:
             raise AdapterError(
-                f"an item id of {size} {'bits' if isinstance(item_id, int) else 'characters'} is "
-                f"too long to be saved; at most {LONGEST}: use shorter ids"
+                f"an item id of {size} {unit} is too long to be saved, which takes at most "
+                f"{longest}: use shorter ids"
             )
 
 

@@ -64,16 +64,22 @@ class SavedTensor:
         """Bytes of its values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def read(self) -> torch.Tensor:
+    def read(self, into: torch.Tensor | None = None) -> torch.Tensor:
         """Read the values.
 
+        Args:
+            into: contiguous tensor on the CPU, of this type and shape, that gets them; None makes
+                one.
+
         Returns:
-            A tensor on the CPU that owns its memory.
+            The tensor that has them.
 
         Raises:
             AdapterError: if the file ends early or a value is none of its type.
         """
-        raw = torch.empty(self.num_bytes, dtype=torch.uint8)
+        if into is None:
+            into = torch.empty(self.shape, dtype=self.dtype)
+        raw = into.reshape(-1).view(torch.uint8)  # the same memory
         self.file.seek(self.start)
         left = memoryview(cast(Any, raw.numpy()))
         while len(left):
@@ -85,7 +91,7 @@ class SavedTensor:
             raise AdapterError(
                 f"{self.file_name} is damaged: {self.name!r} is not of true or false"
             )
-        return raw.view(self.dtype).reshape(self.shape)
+        return into
 
 
 def read_header(file: BinaryIO, file_name: str) -> tuple[dict[str, SavedTensor], dict[str, str]]:

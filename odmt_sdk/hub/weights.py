@@ -55,7 +55,6 @@ def put_weights(
     model: nn.Module,
     saved: Mapping[str, SavedTensor],
     *,
-    device: torch.device | str | None,
     dtype: torch.dtype | None,
     allow_non_finite: bool,
 ) -> None:
@@ -67,7 +66,6 @@ def put_weights(
     Args:
         model: has weights of these names and shapes.
         saved: by name.
-        device: where to put them; None = where the model's are.
         dtype: type of the floating-point weights; None = as saved.
         allow_non_finite: whether NaN and infinite values are accepted.
 
@@ -88,22 +86,17 @@ def put_weights(
     others: dict[str, torch.Tensor] = {}
     for name, entry in saved.items():
         target = own.get(name)
-        if target is not None and id(target) in first:
+        if target is None:
+            others[raw_names[name]] = entry.read()
+        elif id(target) in first:
             _check_tied(saved, name, first[id(target)])
-            continue
-        where = target.device if target is not None else torch.device("cpu")
-        if target is not None:
-            first[id(target)] = name
-            target.data = target.data.new_empty(0)  # frees it before the new values take its place
-        value = entry.read()
-        if not allow_non_finite:
-            infinity = name.startswith("backbones.") and not isinstance(target, nn.Parameter)
-            check_finite(name, value, infinity=infinity)
-        value = value.to(device or where, dtype if value.is_floating_point() else None)
-        if target is not None:
-            target.data = value
         else:
-            others[raw_names[name]] = value
+            first[id(target)] = name
+            value = _read_for(target, name, entry)
+            if not allow_non_finite:
+                infinity = name.startswith("backbones.") and not isinstance(target, nn.Parameter)
+                check_finite(name, value, infinity=infinity)
+            target.data = value.to(target.device, dtype if value.is_floating_point() else None)
     if others:  # kept by a module in a way of its own
         model.load_state_dict(others, strict=False)
 
@@ -131,6 +124,33 @@ def check_finite(name: str, value: torch.Tensor, *, infinity: bool = False) -> N
             f"{name} holds NaN or infinite values: training diverged, or the adapter was tampered "
             "with. Pass allow_non_finite=True to load it nevertheless"
         )
+
+
+def _read_for(target: torch.Tensor, name: str, entry: SavedTensor) -> torch.Tensor:
+    """The values of a weight, in its own memory where it has that for itself."""
+    if _kind(target.dtype) != _kind(entry.dtype):
+        raise AdapterError(
+            f"{name} is of {_named(entry.dtype)} in the adapter, of {_named(target.dtype)} in the "
+            "model: it is damaged, or the backbone was built in another way"
+        )
+    if (
+        target.device.type == "cpu"
+        and target.dtype == entry.dtype
+        and target.is_contiguous()
+        and target.untyped_storage().nbytes() == entry.num_bytes
+    ):
+        return entry.read(target.data)
+    target.data = target.data.new_empty(0)  # frees it before the new values take its place
+    return entry.read()
+
+
+def _kind(dtype: torch.dtype) -> tuple[bool, bool, bool]:
+    """Whether it is of fractions, of complex numbers, of true and false."""
+    return dtype.is_floating_point, dtype.is_complex, dtype is torch.bool
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_tied(saved: Mapping[str, SavedTensor], name: str, kept: str) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 
 from odmt_sdk.backbones.built_in import built_in_arguments
 from odmt_sdk.backbones.per_source import SourceBackbones
-from odmt_sdk.backbones.projected import ProjectedBackbone
 from odmt_sdk.backbones.registry import unwrap_backbone
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.errors import AdapterError
@@ -34,6 +33,7 @@ class Describable(Protocol):
     item_features: Any
     _widths: dict[str, int]
     _provenance: Mapping[str, Mapping[str, Any]]
+    _own_call: bool
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def describe(model: Describable, *, backbone_weights: bool) -> Description:
     """
     adapted = list(model.backbones.by_source.values()) if model.backbones is not None else []
     width = getattr(unwrap_backbone(adapted[0]), "hidden_size", None)
-    name, arguments = _built_in(adapted) or (None, {})
+    name, arguments = (None if model._own_call else _built_in(adapted)) or (None, {})
     provenance = getattr(model.item_features, "provenance", None) or model._provenance
     return Description(
         config=dataclasses.replace(
@@ -141,13 +141,8 @@ def write_card(
 
 
 def _built_in(adapted: list[nn.Module]) -> tuple[str, dict[str, Any]] | None:
-    """Name and arguments of the built-in backbone that all sources have, with nothing around it."""
-    found = []
-    for backbone in adapted:
-        inner = backbone.module if isinstance(backbone, ProjectedBackbone) else backbone
-        if unwrap_backbone(inner) is not inner:  # called in a way that only the user knows
-            return None
-        found.append(built_in_arguments(inner))
+    """Name and arguments of the built-in backbone that all sources have."""
+    found = [built_in_arguments(backbone) for backbone in adapted]
     return found[0] if all(one == found[0] for one in found) else None
 
 

@@ -44,8 +44,13 @@ def fitting_model(
     """
     about, config = saved.description.backbone, saved.description.config
     make: Any = kind
-    if config.num_layers > len(saved.weights):
-        raise AdapterError(f"it has no weights for num_layers={config.num_layers}")
+    # what is built once for each of these has weights of its own
+    for what, count in (
+        ("layers", config.num_layers),
+        ("modalities", len(saved.description.widths)),
+    ):
+        if count > len(saved.weights):
+            raise AdapterError(f"its settings name {count} {what}, of which no weights exist")
     if backbone is None:
         if about.built_in is None or not about.weights:
             raise AdapterError(

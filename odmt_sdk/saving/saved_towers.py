@@ -55,6 +55,7 @@ class SavedTowers(SourceTowers):
         self.card = CardDetails()
         self.transfer_report: TransferReport | None = None
         self._provenance: Mapping[str, Mapping[str, Any]] = {}
+        self._own_call = template.own_call
 
     def save_pretrained(
         self,
@@ -261,13 +262,12 @@ class SavedTowers(SourceTowers):
             put_weights(
                 model,
                 {name: saved.weights[name] for name in names},
-                device=map_location,
                 dtype=dtype,
                 allow_non_finite=allow_non_finite,
             )
             share_again(model, saved.description.shared_weights)
             model.to(device=map_location, dtype=dtype)
-            model._take_embeddings(saved, allow_non_finite=allow_non_finite)
+            model._take_embeddings(saved, dtype=dtype, allow_non_finite=allow_non_finite)
         if freeze:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and name not in names)
@@ -300,7 +300,9 @@ class SavedTowers(SourceTowers):
         self.transfer_report = report
         return report.loaded
 
-    def _take_embeddings(self, saved: OpenAdapter, *, allow_non_finite: bool) -> None:
+    def _take_embeddings(
+        self, saved: OpenAdapter, *, dtype: torch.dtype | None, allow_non_finite: bool
+    ) -> None:
         """Keep the saved item embeddings, if there are any, in place of encoding the items."""
         if not saved.item_embeddings:
             return
@@ -314,7 +316,7 @@ class SavedTowers(SourceTowers):
             value = entry.read()
             if not allow_non_finite:
                 check_finite(f"the item embeddings of {source!r}", value)
-            embeddings[source] = value.to(like.device)
+            embeddings[source] = value.to(like.device, dtype)
         self._catalogue.keep(cast(nn.Module, self.item_encoder), embeddings)
 
 

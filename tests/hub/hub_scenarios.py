@@ -7,6 +7,7 @@ The environment is set before huggingface_hub is imported, which reads it once.
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -328,3 +329,15 @@ def test_a_trainer_pushes(tmp_path):
     assert len(SERVER.repositories["me/trained"].commits) >= 3  # while training, and in the end
     with pytest.raises(ValueError, match="the model card has no place for finetuned_from"):
         trainer.push_to_hub(finetuned_from="me/other")
+
+
+def test_the_example(capsys, monkeypatch):
+    example = Path(__file__).parents[2] / "examples" / "push_and_pull.py"
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    monkeypatch.setattr(sys, "argv", [str(example), "me/films"])
+    runpy.run_path(str(example), run_name="__main__")
+    commit, found = capsys.readouterr().out.splitlines()[-2:]
+    assert commit.startswith(f"{SERVER.url}/me/films/commit/")
+    assert found.startswith("[['film-")
+    assert SERVER.repositories["me/films"].private
+    assert "# What to watch next" in SERVER.files("me/films")["README.md"].decode()
