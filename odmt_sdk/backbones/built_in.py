@@ -1,8 +1,8 @@
 """The built-in backbones by name: a closed list, since names come from adapters of strangers."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -73,9 +73,10 @@ def make_built_in(name: str, arguments: Mapping[str, Any], *, num_tensors: int) 
             f"{name!r} is no built-in backbone ({', '.join(BUILT_IN)}): pass backbone= yourself"
         )
     inspect.signature(kind).bind(**arguments)
+    hints = get_type_hints(kind.__init__)
     for argument, value in arguments.items():
-        if isinstance(value, Mapping | str):
-            raise TypeError(f"{argument} of {name} cannot be a {type(value).__name__}")
+        if not _is_a(value, hints[argument]):
+            raise TypeError(f"{argument}={str(value)[:40]} of {name} is no {hints[argument]}")
         count = len(value) if isinstance(value, list) else value
         counted = argument == "num_layers" or isinstance(value, list)
         if counted and isinstance(count, int) and count > num_tensors:
@@ -85,3 +86,16 @@ def make_built_in(name: str, arguments: Mapping[str, Any], *, num_tensors: int) 
         if isinstance(value, list) and any(inner > MAX_IN_LIST for inner in value):
             raise ValueError(f"{argument}={value} of {name} exceeds {MAX_IN_LIST}")
     return kind(**arguments)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is what a constructor asks for: counts, fractions, lists of counts."""
+    if get_args(hint) and get_origin(hint) is not Sequence:  # int | None
+        return any(_is_a(value, option) for option in get_args(hint))
+    if hint is int:
+        return type(value) is int and value >= 1
+    if hint is float:
+        return type(value) in (int, float)
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list) and all(_is_a(v, get_args(hint)[0]) for v in value)
+    return value is None and hint is type(None)

@@ -34,6 +34,18 @@ from odmt_sdk.vocabulary import ItemVocabulary
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+# What wrong data can make of right code.
+DATA_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 class SavedTowers(SourceTowers):
     """Towers that are saved to a folder and loaded from one.
@@ -346,5 +358,5 @@ def _loading(path: str | Path) -> Iterator[None]:
     """Whatever an adapter makes go wrong is an `AdapterError` that names it."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, KeyError, OSError, OverflowError) as error:
+    except DATA_ERRORS as error:
         raise AdapterError(f"cannot load the adapter in {str(path)!r}: {error}") from error

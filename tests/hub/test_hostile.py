@@ -348,3 +348,22 @@ class TestWeights:
         os.replace(tmp_path / "other" / "items.json", path / "items.json")
         with pytest.raises(AdapterError, match="its files come from different saves"):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("hidden_size", 8.0),
+        ("hidden_size", "8"),
+        ("num_layers", True),
+        ("num_layers", 0),
+        ("num_units", -8),
+        ("num_units", []),
+        ("dropout", "0"),
+        ("dropout", None),
+    ],
+)
+def test_arguments_of_built_in_backbones_of_other_types(built_in, argument, value):
+    change_config(built_in, "backbone", "arguments", argument, to=value)
+    with pytest.raises(AdapterError, match=f"{argument}=.* of GRU4Rec is no "):
+        load(built_in, None)
