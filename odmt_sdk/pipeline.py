@@ -147,9 +147,20 @@ def fit(
     )
     trainer.remove_callback(EarlyStoppingCallback)  # it would look for a validation metric
     test = trainer.evaluate(split.test, metric_key_prefix="test")
+    validation = _without_prefix(best, "eval_")
+    model.card.results["validation"] = validation
+    model.card.training.update(
+        {
+            "sequences": str(len(split.train)),
+            "interactions": str(int(split.item_counts.sum())),
+            "best epoch": f"{best['epoch']:g}",
+            "batch size": str(batch_size),
+            "learning rate": f"{learning_rate:g}",
+        }
+    )
     trainer.save_model()
     return FitResult(
-        validation=_without_prefix(best, "eval_"),
+        validation=validation,
         test=_without_prefix(test, "test_"),
         history=history,
         best_epoch=best["epoch"],

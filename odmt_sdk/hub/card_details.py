@@ -14,7 +14,7 @@ class CardDetails:
         dataset_id: id of that data set on the Hub.
         license: identifier of the license, such as "apache-2.0".
         language: code of the language of texts, such as "en".
-        training: what else is worth saying of training; `fit` fills in epochs and sizes.
+        training: what else is worth saying of training; `fit` fills in sizes and settings.
         results: split -> metrics, as `evaluate` returns them; `fit` and `ODMTTrainer` fill it in.
         limits: what the model cannot do, beside what is true of every such model.
 

@@ -46,6 +46,10 @@ class AdapterTrainer(Trainer):
 
     hub_model_id: Any = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._measured: dict[int, Mapping[str, float]] = {}  # step -> on the validation targets
+        super().__init__(*args, **kwargs)
+
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
         """Let the model card tell what was measured.
 
@@ -56,7 +60,7 @@ class AdapterTrainer(Trainer):
         name = "validation" if split == "eval" else split
         self._adapter.card.results[name] = dict(metrics)
         if name == "validation":
-            self._measured = {**getattr(self, "_measured", {}), self.state.global_step: metrics}
+            self._measured[self.state.global_step] = metrics
 
     @property
     def _adapter(self) -> SavesItself:
@@ -79,9 +83,11 @@ class AdapterTrainer(Trainer):
     @override
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        measured = getattr(self, "_measured", {}).get(self.state.best_global_step)
+        measured = self._measured.get(self.state.best_global_step or 0)
+        results = self._adapter.card.results
+        results.pop("validation", None)  # that of the latest weights
         if measured is not None:
-            self._adapter.card.results["validation"] = dict(measured)
+            results["validation"] = dict(measured)
 
     @override
     def create_model_card(self, **about: Any) -> None:  # type: ignore[override]
