@@ -88,6 +88,8 @@ def put_weights(
         target = own.get(name)
         if target is None:
             others[raw_names[name]] = entry.read()
+            if not allow_non_finite:
+                check_finite(name, others[raw_names[name]], infinity=True)
         elif id(target) in first:
             _check_tied(saved, name, first[id(target)])
         else:

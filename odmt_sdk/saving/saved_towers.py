@@ -283,7 +283,8 @@ class SavedTowers(SourceTowers):
         if freeze:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and name not in names)
-        model.card, model._provenance = saved.description.card, saved.description.features
+        if not transfer:  # else they tell of other items
+            model.card, model._provenance = saved.description.card, saved.description.features
         return model.eval()
 
     def _take_items(

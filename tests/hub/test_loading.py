@@ -299,6 +299,27 @@ class TestValuesThatAreNotFinite:
             ODMTWrapper.from_pretrained(tmp_path / "a", MyModel())
         ODMTWrapper.from_pretrained(tmp_path / "a", MyModel(), allow_non_finite=True)
 
+    def test_of_a_module_that_keeps_its_weights_in_a_way_of_its_own(self, tmp_path):
+        class Own(MyModel):
+            def __init__(self, value=0.0):
+                super().__init__()
+                self.held = [torch.full((3,), value)]
+
+            def _save_to_state_dict(self, destination, prefix, keep_vars):
+                super()._save_to_state_dict(destination, prefix, keep_vars)
+                destination[prefix + "held"] = self.held[0]
+
+            def _load_from_state_dict(self, state_dict, prefix, *rest):
+                self.held[0] = state_dict.pop(prefix + "held", self.held[0])
+                super()._load_from_state_dict(state_dict, prefix, *rest)
+
+        toy_model(Own(2.0)).save_pretrained(tmp_path / "a")
+        loaded = ODMTWrapper.from_pretrained(tmp_path / "a", Own())
+        assert loaded.unwrap_backbone().held[0].tolist() == [2.0] * 3
+        toy_model(Own(float("nan"))).save_pretrained(tmp_path / "b")
+        with pytest.raises(AdapterError, match="held holds NaN or infinite values"):
+            ODMTWrapper.from_pretrained(tmp_path / "b", Own())
+
     def test_are_usual_in_masks_of_backbones(self, tmp_path):
         class Masked(MyModel):
             def __init__(self):

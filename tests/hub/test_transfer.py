@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from toys import MyModel, toy_features, toy_model
 
 from odmt_sdk import AdapterError, GRU4Rec, ItemFeatures, ODMTConfig, ODMTWrapper
+from odmt_sdk.hub.card_details import CardDetails
 
 OTHER_IDS = [f"new-{i}" for i in range(20)]
 
@@ -146,6 +147,15 @@ def test_every_fusion_transfers(fusion, tmp_path):
     fresh = [n for n in loaded.transfer_report.fresh if n != "item_log_probability"]
     assert all(loaded.state_dict()[name].shape[0] == 21 for name in fresh)
     loaded.recommend([["new-1"]])
+
+
+def test_the_card_does_not_tell_of_the_other_catalogue(tmp_path):
+    model = toy_model()
+    model.card.dataset, model.card.results = "Films", {"test": {"ndcg@10": 0.5}}
+    model.save_pretrained(tmp_path / "a")
+    loaded = transfer(tmp_path / "a", other_features())
+    assert loaded.card == CardDetails()
+    assert not loaded._provenance
 
 
 class TestRefusals:
