@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from odmt_sdk.config import IdVisibility, check_heads
-from odmt_sdk.items.hiding import choose_hidden
+from odmt_sdk.items.hiding import hide
 from odmt_sdk.items.modality import ModalityTokens
 from odmt_sdk.items.visibility import id_aware_mask
 from odmt_sdk.transformer import PostNormBlock, init_weights
@@ -259,15 +259,8 @@ class ItemEncoder(nn.Module):
             return features, self.unseen[item_ids]
         if not self.modalities or self.modality_dropout == self.id_dropout == 0:
             return features, torch.zeros_like(item_ids, dtype=torch.bool)
-        present = torch.stack([features[name].lengths > 0 for name in self.modalities], dim=1)
-        hidden, unknown = choose_hidden(
-            present, modality_dropout=self.modality_dropout, id_dropout=self.id_dropout
-        )
-        left = {}
-        for name, gone in zip(self.modalities, hidden.unbind(1), strict=True):
-            tokens, lengths = features[name]
-            left[name] = ModalityTokens(tokens, lengths.masked_fill(gone, 0))
-        return left, unknown
+        features = {name: features[name] for name in self.modalities}
+        return hide(features, modality_dropout=self.modality_dropout, id_dropout=self.id_dropout)
 
     def _tokens(
         self,
