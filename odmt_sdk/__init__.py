@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from odmt_sdk.figures.item_map import draw_item_map
     from odmt_sdk.figures.learning_curves import draw_learning_curves
     from odmt_sdk.figures.recommendations import draw_recommendations
+    from odmt_sdk.hub.shipped import shipped_adapters
     from odmt_sdk.items.encoder import ItemEncoder
     from odmt_sdk.items.features import ItemFeatures
     from odmt_sdk.losses.mixin import OnlineDistillationMixin
@@ -68,6 +69,7 @@ _HOMES = {
     "leave_one_out": "data.splits",
     "make_shop": "data.shop",
     "register_adapter": "backbones.registry",
+    "shipped_adapters": "hub.shipped",
     "time_split": "data.time_split",
 }
 
@@ -100,6 +102,7 @@ __all__ = [
     "leave_one_out",
     "make_shop",
     "register_adapter",
+    "shipped_adapters",
     "time_split",
 ]
 

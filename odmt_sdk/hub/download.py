@@ -1,4 +1,4 @@
-"""Finding an adapter: a folder, or a repository on the Hugging Face Hub that is downloaded.
+"""Finding an adapter: one of the package, a folder, or a repository of the Hub, downloaded.
 
 Of a repository only `config.json` and the files that it names are asked for, each by its own name.
 """
@@ -10,6 +10,7 @@ from odmt_sdk.errors import AdapterError
 from odmt_sdk.hub.adapter_folder import read_config
 from odmt_sdk.hub.hub_errors import hub_errors
 from odmt_sdk.hub.layout import CONFIG
+from odmt_sdk.hub.shipped import is_shipped, shipped_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ def locate(name: str | Path, subfolder: str, options: HubOptions, *, item_embedd
     """The folder of an adapter, downloaded if it is not on this machine.
 
     Args:
-        name: a folder, which comes first if there is one, or a repository such as "me/adapter".
+        name: "shipped:..." for one that comes with the package, whatever folders there are; else a
+            folder, which comes first if there is one, or a repository such as "me/adapter".
         subfolder: where in it the adapter lies; "" = at its top.
         options: for a repository.
         item_embeddings: whether the ready item embeddings are wanted.
@@ -49,11 +51,13 @@ def locate(name: str | Path, subfolder: str, options: HubOptions, *, item_embedd
     inside = PurePosixPath(subfolder)
     if inside.is_absolute() or ".." in inside.parts:
         raise AdapterError(f"subfolder={subfolder!r} must lead into the adapter's folder")
-    path = Path(name).expanduser()
+    shipped = is_shipped(name)
+    path = shipped_folder(str(name)) if shipped else Path(name).expanduser()
     if path.is_dir():
         if options.revision is not None:
+            where = "comes with the package" if shipped else "is a folder on this machine"
             raise AdapterError(
-                f"{str(name)!r} is a folder on this machine, which has no revision="
+                f"{str(name)!r} {where}, which has no revision="
                 f"{options.revision!r}: leave it out, or run where no folder has this name"
             )
         return path / inside

@@ -44,6 +44,18 @@ def write_item_ids(path: Path, item_ids: Sequence[Hashable], save_id: str) -> No
     path.write_text(content, encoding="ascii")
 
 
+def count_item_ids(path: Path) -> int:
+    """How many item ids a file has that is known to be sound.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Their number.
+    """
+    return len(json.loads(path.read_text(encoding="ascii"))["item_ids"])
+
+
 def read_item_ids(file: BinaryIO, name: str, *, count: int) -> tuple[ItemVocabulary, object]:
     """Read the file.
 

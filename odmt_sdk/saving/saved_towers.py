@@ -223,7 +223,8 @@ class SavedTowers(SourceTowers):
         """Load an adapter. Nothing in it is executed, whoever made it.
 
         Args:
-            path: a folder written by `save_pretrained`, or a repository on the Hugging Face Hub.
+            path: a folder written by `save_pretrained`, a repository on the Hugging Face Hub, or
+                "shipped:..." for an adapter that comes with the package (`shipped_adapters`).
             backbone: like the one that was wrapped; its weights are taken from the adapter. None =
                 make it again, if it was a built-in one.
             item_features: content tokens, joined to the saved items by id; without them the model

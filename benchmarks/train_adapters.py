@@ -1,0 +1,165 @@
+"""Train the adapters that come with the package, on films with texts and posters.
+
+Every adapter is trained once per seed; `metrics.json` keeps what each run found, and a run that is
+there already is not repeated. That of the first seed is the one to ship: copy its folder to
+`odmt_sdk/shipped_adapters/NAME`.
+
+    python benchmarks/train_adapters.py --data FOLDER --text-encoder DIR --image-encoder DIR
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from film_data import ENCODERS, film_features, film_interactions, split_in_windows
+from torch import nn
+
+from odmt_sdk import GRU4Rec, ItemFeatures, ODMTConfig, ODMTWrapper, SASRec, evaluate, fit
+from odmt_sdk.data.splits import Split
+
+HIDDEN_SIZE = 64
+POSITIONS = 50
+KEPT = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
+SETTINGS: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3, "epochs": 3, "patience": 2}
+DATASET = "MovieLens-1M with texts and posters"
+TERMS = (
+    "Trained on MovieLens-1M, which is for research and not for commercial use, and asks to be "
+    "acknowledged: F. Maxwell Harper and Joseph A. Konstan, 2015, The MovieLens Datasets: History "
+    "and Context, https://doi.org/10.1145/2827872. The adapter holds learned weights and film ids "
+    "(MovieLens movieId, as strings); no texts, pictures, users or ratings. Its films are from "
+    "before 2001, its users of the year 2000. Of the published split nothing but the training part "
+    "was learned from."
+)
+PREPARE = (
+    "Its features are one token a modality, standardized over the catalogue: "
+    f'`ItemFeatures.from_items(films, text_encoder="{ENCODERS["text"]}", text_pooling="mean", '
+    f'text_pooled_only=True, max_text_tokens=128, image_encoder="{ENCODERS["image"]}", '
+    "max_image_tokens=1).standardize()`, where a text is the title with its year, then the genres, "
+    "and people and plot where they are known."
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one adapter is made.
+
+    Args:
+        title: what it is for.
+        backbone: makes its backbone.
+        settings: of the model, where they are not the defaults.
+        content_only: leave out all that belongs to single films.
+    """
+
+    title: str
+    backbone: Callable[[], nn.Module]
+    settings: dict[str, Any] = field(default_factory=dict)
+    content_only: bool = False
+
+
+RECIPES = {
+    "films-sasrec": Recipe(
+        "Recommends films by their MovieLens id",
+        lambda: SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS),
+    ),
+    "films-gru4rec": Recipe("The same with a recurrent backbone", lambda: GRU4Rec(HIDDEN_SIZE)),
+    "films-content": Recipe(
+        "Starts a catalogue of other films",
+        lambda: SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS),
+        {"id_dropout": 0.5},
+        content_only=True,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--text-encoder", default=ENCODERS["text"], help="folder or Hub name")
+    parser.add_argument("--image-encoder", default=ENCODERS["image"], help="folder or Hub name")
+    parser.add_argument("--adapters", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=float, default=SETTINGS["epochs"])
+    parser.add_argument("--features", type=Path, default=Path("outputs/features"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/adapters"))
+    arguments = parser.parse_args()
+
+    encoders = {"text": arguments.text_encoder, "image": arguments.image_encoder}
+    features = film_features(arguments.data, encoders, arguments.features).standardize()
+    split, features = split_in_windows(film_interactions(arguments.data), features, POSITIONS)
+    settings = {**SETTINGS, "epochs": arguments.epochs}
+    for seed in arguments.seeds:
+        for name in arguments.adapters:
+            folder = arguments.output / name / f"seed-{seed}"
+            found = folder / "metrics.json"
+            if not found.exists():
+                metrics = train(name, split, features, seed, folder, settings)
+                found.write_text(json.dumps(metrics, indent=1) + "\n")
+            print(name, seed, found.read_text(), flush=True)
+
+
+def train(
+    name: str,
+    split: Split,
+    features: ItemFeatures,
+    seed: int,
+    folder: Path,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Train one adapter and save it in `folder / "adapter"`.
+
+    Args:
+        name: of the recipe.
+        split: to train and measure on.
+        features: of its films.
+        seed: of the weights, the batches and dropout.
+        folder: for the adapter, and what training writes.
+        settings: of `fit`.
+
+    Returns:
+        Validation and test metrics, of the adapter as it is saved, and seconds.
+    """
+    recipe, start = RECIPES[name], time.process_time()
+    torch.manual_seed(seed)
+    config = ODMTConfig(max_seq_length=POSITIONS, **recipe.settings)
+    model = ODMTWrapper(recipe.backbone(), features, config, check=False)
+    result = fit(
+        model, split, folder / "training", seed=seed, k=(10, 20), disable_tqdm=True, **settings
+    )
+    card = model.card
+    card.title, card.dataset, card.license, card.language = recipe.title, DATASET, "other", "en"
+    card.description, card.limits = PREPARE, TERMS
+    card.training["seed"] = str(seed)
+    model.save_pretrained(
+        folder / "adapter", content_only=recipe.content_only, repo_id=f"shipped:{name}"
+    )
+    results = {"validation": result.validation, "test": result.test}
+    if recipe.content_only:  # measured as it will be used: no film has an ID
+        loaded = ODMTWrapper.from_pretrained(
+            folder / "adapter", item_features=features, transfer=True
+        )
+        results = {
+            part: evaluate(loaded, getattr(split, part), k=(10, 20), progress=False)
+            for part in ("validation", "test")
+        }
+    kept = {part: {metric: results[part][metric] for metric in KEPT} for part in results}
+    card.results.clear()
+    card.results.update(kept)
+    model.save_pretrained(
+        folder / "adapter", content_only=recipe.content_only, repo_id=f"shipped:{name}"
+    )
+    return {
+        **kept,
+        "sources": {key: value for key, value in results["test"].items() if "/ndcg@10" in key},
+        "best_epoch": result.best_epoch,
+        "settings": {**settings, **config.to_dict()},
+        "seconds": round(time.process_time() - start),
+    }
+
+
+if __name__ == "__main__":
+    main()
