@@ -1,7 +1,8 @@
 """Train the adapters that come with the package, on films with texts and posters.
 
-Every adapter is trained once per seed; `metrics.json` keeps what each run found, and a run that is
-there already is not repeated. That of the first seed is the one to ship: copy its folder to
+Every adapter is trained once per seed; `metrics.json` keeps what each run found. A run that is
+there already is not repeated, and one that was stopped, or is to have more epochs, goes on from its
+last epoch. That of the first seed is the one to ship: copy its `adapter` folder to
 `odmt_sdk/shipped_adapters/NAME`.
 
     python benchmarks/train_adapters.py --data FOLDER --text-encoder DIR --image-encoder DIR
@@ -96,7 +97,8 @@ def main() -> None:
         for name in arguments.adapters:
             folder = arguments.output / name / f"seed-{seed}"
             found = folder / "metrics.json"
-            if not found.exists():
+            done = json.loads(found.read_text())["settings"]["epochs"] if found.exists() else 0
+            if done < arguments.epochs:
                 metrics = train(name, split, features, seed, folder, settings)
                 found.write_text(json.dumps(metrics, indent=1) + "\n")
             print(name, seed, found.read_text(), flush=True)
@@ -128,17 +130,22 @@ def train(
     config = ODMTConfig(max_seq_length=POSITIONS, **recipe.settings)
     model = ODMTWrapper(recipe.backbone(), features, config, check=False)
     result = fit(
-        model, split, folder / "training", seed=seed, k=(10, 20), disable_tqdm=True, **settings
+        model,
+        split,
+        folder / "training",
+        seed=seed,
+        resume=True,
+        k=(10, 20),
+        disable_tqdm=True,
+        **settings,
     )
     card = model.card
     card.title, card.dataset, card.license, card.language = recipe.title, DATASET, "other", "en"
     card.description, card.limits = PREPARE, TERMS
     card.training["seed"] = str(seed)
-    model.save_pretrained(
-        folder / "adapter", content_only=recipe.content_only, repo_id=f"shipped:{name}"
-    )
     results = {"validation": result.validation, "test": result.test}
     if recipe.content_only:  # measured as it will be used: no film has an ID
+        model.save_pretrained(folder / "adapter", content_only=True)
         loaded = ODMTWrapper.from_pretrained(
             folder / "adapter", item_features=features, transfer=True
         )

@@ -29,7 +29,15 @@ import torch
 from toys import MyModel, toy_features, toy_model, toy_split
 from transformers import TrainingArguments
 
-from odmt_sdk import AdapterError, GRU4Rec, ODMTConfig, ODMTTrainer, ODMTWrapper, SASRec
+from odmt_sdk import (
+    AdapterError,
+    GRU4Rec,
+    ODMTConfig,
+    ODMTTrainer,
+    ODMTWrapper,
+    SASRec,
+    shipped_adapters,
+)
 
 HISTORIES = [["item-3", "item-1"], ["item-4"]]
 torch.set_num_threads(1)
@@ -341,3 +349,32 @@ def test_the_example(capsys, monkeypatch):
     assert found.startswith("[['film-")
     assert SERVER.repositories["me/films"].private
     assert "# What to watch next" in SERVER.files("me/films")["README.md"].decode()
+
+
+def test_the_pretrained_adapters_are_pushed(capsys, monkeypatch):
+    example = Path(__file__).parents[2] / "examples" / "push_adapters.py"
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    names = [adapter.name.partition(":")[2] for adapter in shipped_adapters()]
+    assert names
+
+    monkeypatch.setattr(sys, "argv", [str(example), "--namespace", "me"])
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.count("not pushed: ") == len(names)
+    assert not SERVER.requests
+
+    monkeypatch.setattr(sys, "argv", [str(example), "--namespace", "me", "--push", "--private"])
+    runpy.run_path(str(example), run_name="__main__")
+    assert set(SERVER.repositories) == {f"me/odmt-{name}" for name in names}
+    for adapter, name in zip(shipped_adapters(), names, strict=True):
+        pushed = SERVER.files(f"me/odmt-{name}")
+        assert SERVER.repositories[f"me/odmt-{name}"].private
+        assert f"from_pretrained('me/odmt-{name}'" in pushed["README.md"].decode()
+        for path in adapter.folder.iterdir():
+            if path.name != "README.md":
+                assert pushed[path.name] == path.read_bytes()
+        if not adapter.num_items:
+            continue
+        shipped = ODMTWrapper.from_pretrained(adapter.name)
+        pulled = ODMTWrapper.from_pretrained(f"me/odmt-{name}")
+        histories = [shipped.vocabulary.item_ids[i : i + 5] for i in range(0, 100, 5)]
+        assert pulled.recommend(histories, k=20) == shipped.recommend(histories, k=20)

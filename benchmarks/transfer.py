@@ -1,0 +1,246 @@
+"""What a pretrained adapter is worth on films that it has never seen.
+
+Each data set is trained from scratch and from the adapter, with all of its training sequences and
+with a tenth of them, over seeds; both are measured as they come, after every epoch and on the test
+targets. Finished runs are kept in the output folder and not repeated. A data set may leave out the
+films of another folder, those that the adapter was trained on.
+
+    python benchmarks/transfer.py --data ml-latest-posters ml-100k-posters --seen ml-1m-posters \\
+        --text-encoder DIR --image-encoder DIR
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy_data import target_groups
+from accuracy_statistics import gains, group_metrics, paired_bootstrap
+from film_data import ENCODERS, film_features, film_interactions, popularity_ranks
+from torch.utils.data import DataLoader
+from transfer_report import report
+from transformers import TrainerCallback
+
+from odmt_sdk import (
+    ItemFeatures,
+    ODMTConfig,
+    ODMTWrapper,
+    SASRec,
+    SequenceCollator,
+    fit,
+    leave_one_out,
+)
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
+from odmt_sdk.data.splits import Split
+from odmt_sdk.evaluation.evaluate import FUSED, rank_targets
+from odmt_sdk.scoring import fused_vectors
+from odmt_sdk.tables import read_columns
+
+METRIC = "ndcg@10"
+SHARES = {"all": 1.0, "a tenth": 0.1}
+STARTS = ("scratch", "adapter")
+PRIORS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # weights of the log popularity beside the scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="catalogues to start")
+    parser.add_argument("--seen", type=Path, help="data the adapter was trained on")
+    parser.add_argument("--share-ids", nargs="*", default=["ml-latest-posters"], help="see --seen")
+    parser.add_argument("--text-encoder", default=ENCODERS["text"], help="folder or Hub name")
+    parser.add_argument("--image-encoder", default=ENCODERS["image"], help="folder or Hub name")
+    parser.add_argument("--adapter", default="shipped:films-content")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, nargs=2, default=[20, 60], help="all, a tenth")
+    parser.add_argument("--features", type=Path, default=Path("outputs/features"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/transfer"))
+    arguments = parser.parse_args()
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {"zero": {}, "cells": []}
+    data = {folder.name: load(folder, arguments) for folder in arguments.data}
+    for name, (split, features) in data.items():
+        print(name, features, f"{int(split.item_counts.sum()):,} training interactions", flush=True)
+        path = arguments.output / f"{name}-zero.json"
+        found["zero"][name] = once(path, untrained, arguments, split, features)
+    for seed in arguments.seeds:
+        for name, (split, features) in data.items():
+            for share, epochs in zip(SHARES, arguments.epochs, strict=True):
+                for start in STARTS:
+                    cell = f"{name}-{share.replace(' ', '-')}-{start}-{seed}"
+                    path = arguments.output / f"{cell}.json"
+                    row = once(path, train, arguments, split, features, share, start, seed, epochs)
+                    keys = {"data": name, "share": share, "start": start, "seed": seed}
+                    found["cells"].append({**keys, **row})
+                    print(cell, row["test"]["all"][METRIC], flush=True)
+    (arguments.output / "transfer.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = report(found)
+    (arguments.output / "transfer.md").write_text(text + "\n")
+    print(text)
+
+
+def once(path: Path, make: Any, *arguments: Any) -> dict[str, Any]:
+    """What an earlier run kept in a file, or else what is made now."""
+    if not path.exists():
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(make(*arguments)) + "\n")
+        part.replace(path)
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def load(folder: Path, arguments: argparse.Namespace) -> tuple[Split, ItemFeatures]:
+    """A catalogue without the films that the adapter knows, where ids tell which those are."""
+    seen: set[Any] = set()
+    if arguments.seen is not None and folder.name in arguments.share_ids:
+        seen = set(read_columns(arguments.seen / "items.parquet", ["item_id"])["item_id"])
+    interactions = film_interactions(folder, without=seen)
+    encoders = {"text": arguments.text_encoder, "image": arguments.image_encoder}
+    features = film_features(folder, encoders, arguments.features)
+    features = features.select(interactions.item_ids).standardize()
+    return leave_one_out(interactions, vocabulary=features.vocabulary), features
+
+
+# ------------------------------------------------------------------ without any training
+
+
+def untrained(
+    arguments: argparse.Namespace, split: Split, features: ItemFeatures
+) -> dict[str, Any]:
+    """The adapter as it is, popularity, and both together, on the test targets."""
+    model = start_from(arguments.adapter, features)
+    counts = split.item_counts
+    prior = (1 + counts.float()).log()  # (N + 1,)
+    scores = scores_of(model, split.validation)
+    chosen = max(PRIORS, key=lambda w: ndcg(ranks_by(scores + w * prior, split.validation)))
+    scores = scores_of(model, split.test)
+    ranks = {
+        "popularity": popularity_ranks(split, split.test),
+        "adapter": ranks_by(scores, split.test),
+        "adapter with popularity": ranks_by(scores + chosen * prior, split.test),
+    }
+    groups = target_groups(split.test.targets, counts)
+    popular = gains(ranks["popularity"], METRIC)
+    return {
+        "prior": chosen,
+        "metrics": {name: group_metrics(found, groups) for name, found in ranks.items()},
+        "over popularity": {
+            name: paired_bootstrap(gains(found, METRIC), popular) for name, found in ranks.items()
+        },
+    }
+
+
+@torch.no_grad()
+def scores_of(model: ODMTWrapper, queries: RankingDataset) -> torch.Tensor:
+    """Mean of the sources' scores of every item for every query, (Q, N + 1)."""
+    catalogue = model.encode_catalogue()
+    items = fused_vectors(catalogue, model.sources)  # (N + 1, S D)
+    found = []
+    for batch in DataLoader(queries, batch_size=256, collate_fn=SequenceCollator()):
+        encoded = model.encode_sequences(
+            batch["item_ids"], batch["attention_mask"], item_embeddings=catalogue
+        )
+        found.append(fused_vectors(encoded, model.sources) @ items.T / len(model.sources))
+    return torch.cat(found)
+
+
+def ranks_by(scores: torch.Tensor, queries: RankingDataset) -> torch.Tensor:
+    """Ranks (Q,) of the targets by scores (Q, N + 1), among what each user has not seen."""
+    ranks = []
+    for row, query in zip(scores, queries, strict=True):
+        above = row > row[query["target_ids"]]
+        above[query["seen_ids"]] = False
+        above[0] = False  # padding
+        ranks.append(1 + int(above.sum()))
+    return torch.tensor(ranks)
+
+
+def ndcg(ranks: torch.Tensor) -> float:
+    return float(gains(ranks, METRIC).mean())
+
+
+# ------------------------------------------------------------------ from scratch and from it
+
+
+def train(
+    arguments: argparse.Namespace,
+    split: Split,
+    features: ItemFeatures,
+    share: str,
+    start: str,
+    seed: int,
+    epochs: int,
+) -> dict[str, Any]:
+    """One run: validation after every epoch, and test metrics of the best one."""
+    began = time.process_time()
+    folder = arguments.output / "training"
+    part = some_of(split, SHARES[share], seed)
+    torch.manual_seed(seed)
+    model = start_from(arguments.adapter if start == "adapter" else None, features)
+    curve = Curve()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        fit(
+            model.train(),
+            part,
+            folder,
+            epochs=epochs,
+            patience=epochs,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=20,
+            k=(10,),
+            seed=seed,
+            callbacks=[curve],
+            disable_tqdm=True,
+            save_only_model=True,
+        )
+    shutil.rmtree(folder)
+    ranks = rank_targets(model, split.test, progress=False)[FUSED]
+    groups = target_groups(split.test.targets, part.item_counts)
+    return {
+        "curve": curve.points,
+        "test": group_metrics(ranks, groups),
+        "seconds": round(time.process_time() - began, 1),
+    }
+
+
+def start_from(adapter: str | None, features: ItemFeatures) -> ODMTWrapper:
+    """A model for a catalogue: the adapter's content part, or the same model from scratch."""
+    if adapter is not None:
+        return ODMTWrapper.from_pretrained(adapter, item_features=features, transfer=True)
+    return ODMTWrapper(SASRec(64, max_seq_length=50), features, ODMTConfig(), check=False)
+
+
+def some_of(split: Split, share: float, seed: int) -> Split:
+    """Trained on the sequences of a share of the users, drawn at random."""
+    if share == 1:
+        return split
+    number = max(1, round(share * len(split.train)))
+    drawn = np.random.default_rng(seed).permutation(len(split.train))[:number]
+    pieces = [split.train[int(index)]["item_ids"].numpy() for index in drawn]
+    rows = np.concatenate(pieces)
+    counts = np.bincount(rows, minlength=len(split.item_counts))
+    sequences = SequenceDataset(rows, np.cumsum([0, *map(len, pieces)]))
+    return dataclasses.replace(split, train=sequences, item_counts=torch.from_numpy(counts))
+
+
+class Curve(TrainerCallback):
+    """Keeps steps and validation metric after every epoch."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        metrics = kwargs["metrics"]
+        if f"eval_{METRIC}" in metrics:
+            self.points.append((state.global_step, metrics[f"eval_{METRIC}"]))
+
+
+if __name__ == "__main__":
+    main()

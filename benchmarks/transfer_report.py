@@ -1,0 +1,117 @@
+"""The transfer study as tables."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from odmt_sdk.markdown import markdown_table
+
+METRIC = "ndcg@10"
+
+
+def report(found: dict[str, Any]) -> str:
+    """Lay out what `transfer.py` found.
+
+    Args:
+        found: "zero" -> data -> metrics without training, and "cells", the training runs.
+
+    Returns:
+        Markdown.
+    """
+    return "\n\n".join(
+        [
+            "Without any training:",
+            _untrained(found["zero"]),
+            "Trained, by test targets (cold: fewer than 5 training interactions):",
+            _trained(found["cells"]),
+            "Steps to the best validation result of training from scratch:",
+            _steps(found["cells"]),
+        ]
+    )
+
+
+def steps_to(curve: Sequence[Sequence[float]], goal: float) -> float | None:
+    """The first step at which a curve of (step, value) reaches a value, or None."""
+    return next((step for step, value in curve if value >= goal), None)
+
+
+def _untrained(zero: dict[str, Any]) -> str:
+    rows = [["data", "recommends", "hit_rate@10", METRIC, "over popularity, 95 %"]]
+    for data, one in zero.items():
+        for name, metrics in one["metrics"].items():
+            over = one["over popularity"][name]
+            shown = name + (f" (weight {one['prior']:g})" if name.endswith("popularity") else "")
+            rows.append(
+                [
+                    data,
+                    name if name == "popularity" else shown,
+                    f"{metrics['all']['hit_rate@10']:.4f}",
+                    f"{metrics['all'][METRIC]:.4f}",
+                    "" if name == "popularity" else f"{over['low']:+.4f} to {over['high']:+.4f}",
+                ]
+            )
+    return markdown_table(rows)
+
+
+def _trained(cells: list[dict[str, Any]]) -> str:
+    groups = ("all", "cold", "warm", "popular")
+    rows = [["data", "trained on", "from", *groups]]
+    for data, share in _pairs(cells):
+        by_start = {
+            start: {
+                group: [
+                    cell["test"][group][METRIC]
+                    for cell in _of(cells, data, share, start)
+                    if group in cell["test"]
+                ]
+                for group in groups
+            }
+            for start in ("scratch", "adapter")
+        }
+        for start, values in by_start.items():
+            rows.append([data, share, start, *(_spread(values[group]) for group in groups)])
+        gain = [
+            f"{mean(by_start['adapter'][g]) / mean(by_start['scratch'][g]) - 1:+.0%}"
+            if by_start["scratch"][g] and mean(by_start["scratch"][g]) > 0
+            else "-"
+            for g in groups
+        ]
+        rows.append([data, share, "gain", *gain])
+    return markdown_table(rows)
+
+
+def _steps(cells: list[dict[str, Any]]) -> str:
+    rows = [["data", "trained on", "seed", "scratch", "adapter", "share of the steps"]]
+    for data, share in _pairs(cells):
+        pairs = zip(
+            _of(cells, data, share, "scratch"), _of(cells, data, share, "adapter"), strict=True
+        )
+        for scratch, adapter in pairs:
+            goal = max(value for _, value in scratch["curve"])
+            needed, reached = steps_to(scratch["curve"], goal), steps_to(adapter["curve"], goal)
+            rows.append(
+                [
+                    data,
+                    share,
+                    str(scratch["seed"]),
+                    f"{needed:g}",
+                    "not reached" if reached is None else f"{reached:g}",
+                    "" if reached is None or not needed else f"{reached / needed:.0%}",
+                ]
+            )
+    return markdown_table(rows)
+
+
+def _pairs(cells: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((cell["data"], cell["share"]) for cell in cells))
+
+
+def _of(cells: list[dict[str, Any]], data: str, share: str, start: str) -> list[dict[str, Any]]:
+    wanted = (data, share, start)
+    return [cell for cell in cells if (cell["data"], cell["share"], cell["start"]) == wanted]
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
