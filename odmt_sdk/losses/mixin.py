@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from odmt_sdk.losses.distillation import distillation_loss, warmup_weight
+from odmt_sdk.losses.distillation import distillation_loss, softened_logits, warmup_weight
 from odmt_sdk.losses.in_batch import in_batch_cross_entropy
 from odmt_sdk.losses.teaching import TeachingEdge, teaching_edges
 
@@ -106,22 +106,37 @@ class OnlineDistillationMixin:
             if log_multiplicity is not None:
                 log_multiplicity = log_multiplicity[kept]
 
-        parts = {
-            f"cross_entropy/{source}": in_batch_cross_entropy(values, labels, log_multiplicity)
+        hard = {
+            source: in_batch_cross_entropy(values, labels, log_multiplicity)
             for source, values in logits.items()
         }
+        parts = {f"cross_entropy/{source}": entropy.loss for source, entropy in hard.items()}
         loss = torch.stack(list(parts.values())).sum()
         weight = warmup_weight(
             epoch, weight=self.distillation_weight, warmup_epochs=self.distillation_warmup_epochs
         )
         edges = teaching_edges(self.teaching_graph, tuple(logits)) if weight > 0 else ()
+        temperature = self.distillation_temperature
+        soft = hard  # the same normalisers, unless softened
+        if temperature != 1:
+            soft = {
+                student: in_batch_cross_entropy(
+                    softened_logits(logits[student], temperature, log_multiplicity), labels
+                )
+                for student in dict.fromkeys(edge.student for edge in edges)
+            }
+        teachers: dict[tuple[str, ...], torch.Tensor] = {}  # each once, however many it teaches
         for edge in edges:
-            teacher = edge.teacher_logits(logits)
+            if edge.teachers not in teachers:
+                mean = edge.teacher_logits(logits)
+                mean = mean.detach() if self.detach_teacher else mean
+                softened = softened_logits(mean, temperature, log_multiplicity)
+                teachers[edge.teachers] = softened.softmax(-1)
             distilled = distillation_loss(
                 logits[edge.student],
-                teacher.detach() if self.detach_teacher else teacher,
-                temperature=self.distillation_temperature,
-                log_multiplicity=log_multiplicity,
+                teachers[edge.teachers],
+                soft[edge.student].normaliser,
+                temperature=temperature,
             )
             name = f"distillation/{edge.student}"
             parts[name] = parts[name] + distilled if name in parts else distilled

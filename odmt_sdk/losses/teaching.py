@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from odmt_sdk.scoring import score_type
+
 
 class TeachingEdge(NamedTuple):
     """One student and the sources whose mean logits teach it.
@@ -18,8 +20,11 @@ class TeachingEdge(NamedTuple):
     teachers: tuple[str, ...]
 
     def teacher_logits(self, logits: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The mean of the teachers' logits."""
-        return torch.stack([logits[teacher] for teacher in self.teachers]).mean(0)
+        """The mean of the teachers' logits, in float32 at least."""
+        total = logits[self.teachers[0]].to(score_type(logits[self.teachers[0]]))
+        for teacher in self.teachers[1:]:
+            total = total + logits[teacher]
+        return total if len(self.teachers) == 1 else total / len(self.teachers)
 
 
 TeachingGraph = tuple[TeachingEdge, ...]

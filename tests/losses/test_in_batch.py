@@ -42,7 +42,9 @@ def test_equals_the_slot_by_slot_loss(rows):
 
     candidates = in_batch_candidates(item_ids, item_ids != 0)
     logits = table[:, :-1][candidates.valid][:, candidates.item_ids]
-    loss = in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity.double())
+    loss = in_batch_cross_entropy(
+        logits, candidates.labels, candidates.log_multiplicity.double()
+    ).loss
     assert len(candidates.labels) == len(expected)
     if expected:
         torch.testing.assert_close(
@@ -56,7 +58,9 @@ def test_closed_form():
     # two users without common items: each label against itself and the two items of the other
     item_ids = torch.tensor([[1, 2], [3, 4]])
     candidates = in_batch_candidates(item_ids, item_ids != 0)
-    loss = in_batch_cross_entropy(torch.zeros(2, 4), candidates.labels, candidates.log_multiplicity)
+    loss = in_batch_cross_entropy(
+        torch.zeros(2, 4), candidates.labels, candidates.log_multiplicity
+    ).loss
     torch.testing.assert_close(loss, torch.tensor(3.0).log())
 
 
@@ -76,7 +80,7 @@ def test_the_order_of_users_does_not_matter(rows, random):
         candidates = in_batch_candidates(item_ids, item_ids != 0)
         before = item_ids[:, :-1][candidates.valid]  # a logit that depends on the items alone
         logits = torch.sin(before[:, None] * 3.0 + candidates.item_ids)
-        return in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity)
+        return in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity).loss
 
     shuffled = list(rows)
     random.shuffle(shuffled)
@@ -100,7 +104,9 @@ def test_gradient():
         return torch.nn.functional.cross_entropy(z + bias, candidates.labels)
 
     (expected,) = torch.autograd.grad(loss(logits), logits)
-    got = in_batch_cross_entropy(logits.float(), candidates.labels, candidates.log_multiplicity)
+    got = in_batch_cross_entropy(
+        logits.float(), candidates.labels, candidates.log_multiplicity
+    ).loss
     (gradient,) = torch.autograd.grad(got, logits)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
@@ -109,7 +115,7 @@ def test_a_batch_without_any_label_gives_zero_and_a_gradient():
     item_ids = torch.tensor([[0, 1], [0, 0]])
     candidates = in_batch_candidates(item_ids, item_ids != 0)
     logits = torch.zeros(0, 1, requires_grad=True)
-    loss = in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity)
+    loss = in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity).loss
     loss.backward()
     assert loss == 0
     assert logits.grad is not None
