@@ -1,5 +1,6 @@
 """From a split to a trained, evaluated and saved adapter in one call."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def fit(
     warmup_steps: int = 200,
     weight_decay: float = 0.1,
     max_grad_norm: float = 5.0,
-    patience: int = 5,
+    patience: int | None = None,
     metric: str = "ndcg@10",
     k: tuple[int, ...] = (5, 10, 20),
     seed: int = 0,
@@ -68,7 +69,9 @@ def fit(
             it: without it they tend to stay at recommending what is popular.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
-        patience: stop when `metric` has not risen for so many epochs.
+        patience: stop when `metric` has not risen for so many epochs; None = 5, and at least twice
+            `warmup_steps` steps: on small data, whose epochs are short, models rest at
+            recommending what is popular for long before they go on.
         metric: the validation metric that decides.
         k: cut-offs of the metrics.
         seed: of the order of the batches and of dropout.
@@ -127,6 +130,9 @@ def fit(
             learning_rate=learning_rate, backbone_learning_rate=backbone_learning_rate
         )
         optimizer = LazyAdamW(groups, weight_decay=weight_decay)
+    if patience is None:
+        steps_per_epoch = math.ceil(len(split.train) / batch_size)
+        patience = max(5, math.ceil(2 * warmup_steps / max(steps_per_epoch, 1)))
     trainer = ODMTTrainer(
         model=model,
         args=TrainingArguments(output_dir=str(output_dir), **settings),

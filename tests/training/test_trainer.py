@@ -198,6 +198,18 @@ class TestFit:
         assert scores.index(max(scores)) == len(scores) - 3
         assert result.best_epoch == len(scores) - 2
 
+    @pytest.mark.parametrize(("warmup_steps", "epochs"), [(0, 6), (9, 7)])
+    def test_by_default_it_waits_five_epochs_or_twice_the_warmup(
+        self, warmup_steps, epochs, tmp_path
+    ):
+        split = toy_split()  # 3 steps an epoch
+        result = fit(
+            toy_model(), split, tmp_path, epochs=50, learning_rate=0.0, k=(5,), metric="ndcg@5",
+            warmup_steps=warmup_steps, batch_size=math.ceil(len(split.train) / 3),
+            disable_tqdm=True,
+        )  # fmt: skip
+        assert sum("eval_ndcg@5" in entry for entry in result.history) == epochs
+
     def test_resume(self, tmp_path):
         split = toy_split()
 
