@@ -2,17 +2,16 @@
 
 Every adapter is trained once per seed; `metrics.json` keeps what each run found. A run that is
 there already is not repeated, and one that was stopped, or is to have more epochs, goes on from its
-last epoch. That of the first seed is the one to ship: copy its `adapter` folder to
-`odmt_sdk/shipped_adapters/NAME`.
+last epoch. Those of the first seed are the ones to ship: copy their folders to
+`odmt_sdk/shipped_adapters`.
 
     python benchmarks/train_adapters.py --data FOLDER --text-encoder DIR --image-encoder DIR
 """
 
 import argparse
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from odmt_sdk.data.splits import Split
 
 HIDDEN_SIZE = 64
 POSITIONS = 50
+ID_DROPOUT = 0.5  # content learns to stand alone: for new films, and other catalogues
 KEPT = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
-SETTINGS: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3, "epochs": 3, "patience": 2}
+SETTINGS: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "epochs": 4, "patience": 4}
 DATASET = "MovieLens-1M with texts and posters"
 TERMS = (
     "Trained on MovieLens-1M, which is for research and not for commercial use, and asks to be "
@@ -52,28 +52,22 @@ class Recipe:
     Args:
         title: what it is for.
         backbone: makes its backbone.
-        settings: of the model, where they are not the defaults.
-        content_only: leave out all that belongs to single films.
+        content: adapter that holds the same model without what belongs to single films, and what
+            that one is for.
     """
 
     title: str
     backbone: Callable[[], nn.Module]
-    settings: dict[str, Any] = field(default_factory=dict)
-    content_only: bool = False
+    content: tuple[str, str] | None = None
 
 
 RECIPES = {
     "films-sasrec": Recipe(
         "Recommends films by their MovieLens id",
         lambda: SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS),
+        content=("films-content", "Starts a catalogue of other films"),
     ),
     "films-gru4rec": Recipe("The same with a recurrent backbone", lambda: GRU4Rec(HIDDEN_SIZE)),
-    "films-content": Recipe(
-        "Starts a catalogue of other films",
-        lambda: SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS),
-        {"id_dropout": 0.5},
-        content_only=True,
-    ),
 }
 
 
@@ -112,22 +106,22 @@ def train(
     folder: Path,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train one adapter and save it in `folder / "adapter"`.
+    """Train one adapter and save it, and its content part, in folders of their names.
 
     Args:
         name: of the recipe.
         split: to train and measure on.
         features: of its films.
         seed: of the weights, the batches and dropout.
-        folder: for the adapter, and what training writes.
+        folder: for the adapters, and what training writes.
         settings: of `fit`.
 
     Returns:
-        Validation and test metrics, of the adapter as it is saved, and seconds.
+        Adapter -> validation and test metrics; and the settings.
     """
-    recipe, start = RECIPES[name], time.process_time()
+    recipe = RECIPES[name]
     torch.manual_seed(seed)
-    config = ODMTConfig(max_seq_length=POSITIONS, **recipe.settings)
+    config = ODMTConfig(max_seq_length=POSITIONS, id_dropout=ID_DROPOUT)
     model = ODMTWrapper(recipe.backbone(), features, config, check=False)
     result = fit(
         model,
@@ -139,33 +133,52 @@ def train(
         disable_tqdm=True,
         **settings,
     )
-    card = model.card
-    card.title, card.dataset, card.license, card.language = recipe.title, DATASET, "other", "en"
-    card.description, card.limits = PREPARE, TERMS
-    card.training["seed"] = str(seed)
-    results = {"validation": result.validation, "test": result.test}
-    if recipe.content_only:  # measured as it will be used: no film has an ID
-        model.save_pretrained(folder / "adapter", content_only=True)
-        loaded = ODMTWrapper.from_pretrained(
-            folder / "adapter", item_features=features, transfer=True
-        )
+    model.card.training["seed"] = str(seed)
+    found = {name: save(model, name, recipe.title, folder, vars(result))}
+    if recipe.content is not None:
+        other, title = recipe.content
+        model.save_pretrained(folder / other, content_only=True)
+        # measured as it will be used: no film has an ID
+        loaded = ODMTWrapper.from_pretrained(folder / other, item_features=features, transfer=True)
         results = {
             part: evaluate(loaded, getattr(split, part), k=(10, 20), progress=False)
             for part in ("validation", "test")
         }
-    kept = {part: {metric: results[part][metric] for metric in KEPT} for part in results}
+        found[other] = save(model, other, title, folder, results)
+    return {**found, "best_epoch": result.best_epoch, "settings": {**settings, **config.to_dict()}}
+
+
+def save(
+    model: ODMTWrapper, name: str, title: str, folder: Path, results: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Save an adapter with its card.
+
+    Args:
+        model: trained.
+        name: of the adapter; without its items if it is the content part.
+        title: what it is for.
+        folder: to save it in.
+        results: "validation" and "test" -> metrics.
+
+    Returns:
+        The metrics that the card tells.
+    """
+    kept = {
+        part: {key: value for key, value in results[part].items() if key.endswith(KEPT)}
+        for part in ("validation", "test")
+    }
+    card = model.card
+    card.title, card.dataset, card.license, card.language = title, DATASET, "other", "en"
+    card.description, card.limits = PREPARE, TERMS
     card.results.clear()
     card.results.update(kept)
-    model.save_pretrained(
-        folder / "adapter", content_only=recipe.content_only, repo_id=f"shipped:{name}"
-    )
-    return {
-        **kept,
-        "sources": {key: value for key, value in results["test"].items() if "/ndcg@10" in key},
-        "best_epoch": result.best_epoch,
-        "settings": {**settings, **config.to_dict()},
-        "seconds": round(time.process_time() - start),
-    }
+    content_only = name not in RECIPES
+    if content_only:
+        card.description += (
+            " Results are those of a catalogue of the same films in which no film has an ID."
+        )
+    model.save_pretrained(folder / name, content_only=content_only, repo_id=f"shipped:{name}")
+    return kept
 
 
 if __name__ == "__main__":

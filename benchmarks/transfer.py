@@ -1,9 +1,9 @@
 """What a pretrained adapter is worth on films that it has never seen.
 
 Each data set is trained from scratch and from the adapter, with all of its training sequences and
-with a tenth of them, over seeds; both are measured as they come, after every epoch and on the test
-targets. Finished runs are kept in the output folder and not repeated. A data set may leave out the
-films of another folder, those that the adapter was trained on.
+with a tenth of them, over seeds; both are measured on the validation targets now and then, and the
+best by that on the test targets. Finished runs are kept in the output folder and not repeated. A
+data set may leave out the films of another folder, those that the adapter was trained on.
 
     python benchmarks/transfer.py --data ml-latest-posters ml-100k-posters --seen ml-1m-posters \\
         --text-encoder DIR --image-encoder DIR
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--image-encoder", default=ENCODERS["image"], help="folder or Hub name")
     parser.add_argument("--adapter", default="shipped:films-content")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, nargs=2, default=[20, 60], help="all, a tenth")
+    parser.add_argument("--steps", type=int, nargs=2, default=[360, 160], help="all, a tenth")
+    parser.add_argument("--validations", type=int, default=12, help="while training")
     parser.add_argument("--features", type=Path, default=Path("outputs/features"))
     parser.add_argument("--output", type=Path, default=Path("outputs/transfer"))
     arguments = parser.parse_args()
@@ -72,11 +73,11 @@ def main() -> None:
         found["zero"][name] = once(path, untrained, arguments, split, features)
     for seed in arguments.seeds:
         for name, (split, features) in data.items():
-            for share, epochs in zip(SHARES, arguments.epochs, strict=True):
+            for share, steps in zip(SHARES, arguments.steps, strict=True):
                 for start in STARTS:
                     cell = f"{name}-{share.replace(' ', '-')}-{start}-{seed}"
                     path = arguments.output / f"{cell}.json"
-                    row = once(path, train, arguments, split, features, share, start, seed, epochs)
+                    row = once(path, train, arguments, split, features, share, start, seed, steps)
                     keys = {"data": name, "share": share, "start": start, "seed": seed}
                     found["cells"].append({**keys, **row})
                     print(cell, row["test"]["all"][METRIC], flush=True)
@@ -175,22 +176,21 @@ def train(
     share: str,
     start: str,
     seed: int,
-    epochs: int,
+    steps: int,
 ) -> dict[str, Any]:
-    """One run: validation after every epoch, and test metrics of the best one."""
+    """One run: validation now and then, and test metrics of the best one."""
     began = time.process_time()
     folder = arguments.output / "training"
     part = some_of(split, SHARES[share], seed)
     torch.manual_seed(seed)
     model = start_from(arguments.adapter if start == "adapter" else None, features)
-    curve = Curve()
+    curve, every = Curve(), max(1, steps // arguments.validations)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         fit(
             model.train(),
             part,
             folder,
-            epochs=epochs,
-            patience=epochs,
+            patience=steps,
             batch_size=32,
             learning_rate=1e-3,
             warmup_steps=20,
@@ -199,6 +199,9 @@ def train(
             callbacks=[curve],
             disable_tqdm=True,
             save_only_model=True,
+            max_steps=steps,
+            **{f"{what}_strategy": "steps" for what in ("eval", "save", "logging")},
+            **{f"{what}_steps": every for what in ("eval", "save", "logging")},
         )
     shutil.rmtree(folder)
     ranks = rank_targets(model, split.test, progress=False)[FUSED]
@@ -231,7 +234,7 @@ def some_of(split: Split, share: float, seed: int) -> Split:
 
 
 class Curve(TrainerCallback):
-    """Keeps steps and validation metric after every epoch."""
+    """Keeps steps and validation metric."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []

@@ -1,0 +1,147 @@
+"""Training adapters and the transfer study: what they count, and that they run to the end."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toys import toy_split
+
+from odmt_sdk import make_shop
+from odmt_sdk.data.sequences import SequenceDataset
+from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+NAMES = ("film_data", "train_adapters", "transfer", "transfer_report")
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """The benchmark's modules."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
+    for name in [*NAMES, "accuracy_data", "accuracy_statistics"]:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 5, 9, 10])
+def test_windows_predict_every_item_but_the_first_once(study, length):
+    rows = np.arange(1, length + 3)
+    sequences = SequenceDataset(rows, np.array([0, length, length + 2]), max_seq_length=1000)
+    pieces = study.film_data.windows(sequences, 4)
+    predicted = [row for i in range(len(pieces)) for row in pieces[i]["item_ids"][1:].tolist()]
+    assert sorted(predicted) == [*range(2, length + 1), length + 2]
+    assert all(2 <= len(pieces[i]["item_ids"]) <= 5 for i in range(len(pieces)))
+
+
+def test_popularity_ranks_equal_one_query_at_a_time(study):
+    split = toy_split()
+    found = study.film_data.popularity_ranks(split, split.test)
+    counts = split.item_counts.tolist()
+    order = sorted(range(1, len(counts)), key=lambda row: (-counts[row], row))
+    for rank, query in zip(found.tolist(), split.test, strict=True):
+        seen = set(query["seen_ids"].tolist()) - {query["target_ids"]}
+        assert rank == 1 + [row for row in order if row not in seen].index(query["target_ids"])
+
+
+def test_a_prior_of_much_weight_is_popularity(study):
+    split = toy_split()
+    scores = torch.randn(len(split.test), len(split.vocabulary) + 1)
+    prior = -torch.arange(len(split.vocabulary) + 1.0)
+    by_prior = study.transfer.ranks_by(scores + 1e6 * prior, split.test)
+    for rank, query in zip(by_prior.tolist(), split.test, strict=True):
+        seen = set(query["seen_ids"].tolist()) - {query["target_ids"]}
+        assert rank == query["target_ids"] - sum(row < query["target_ids"] for row in seen)
+
+
+def test_a_share_of_the_sequences(study):
+    split = toy_split()
+    assert study.transfer.some_of(split, 1.0, seed=0) is split
+    part = study.transfer.some_of(split, 0.5, seed=0)
+    kept = [tuple(part.train[i]["item_ids"].tolist()) for i in range(len(part.train))]
+    assert len(kept) == round(len(split.train) / 2)
+    assert set(kept) <= {
+        tuple(split.train[i]["item_ids"].tolist()) for i in range(len(split.train))
+    }
+    rows = torch.tensor([row for sequence in kept for row in sequence])
+    assert part.item_counts.equal(torch.bincount(rows, minlength=len(split.item_counts)))
+    other = study.transfer.some_of(split, 0.5, seed=1)
+    assert [other.train[i]["item_ids"].tolist() for i in range(len(other.train))] != [
+        list(sequence) for sequence in kept
+    ]
+
+
+def test_steps_to_a_goal(study):
+    curve = [(10, 0.1), (20, 0.3), (30, 0.2)]
+    assert study.transfer_report.steps_to(curve, 0.2) == 20
+    assert study.transfer_report.steps_to(curve, 0.4) is None
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_and_started_from(study, tmp_path, monkeypatch, capsys):
+    folder = _films(tmp_path / "films")
+    table = make_shop(num_items=50, num_users=60).items
+    encoders = {"text": tiny_text_encoder(table["title"]), "image": tiny_image_encoder()}
+    monkeypatch.setattr(study.film_data.ItemFeatures, "from_items", _with(encoders))
+    common = ["--features", str(tmp_path / "features")]
+    made = tmp_path / "adapters"
+    command = ["x", "--data", str(folder), "--adapters", "films-sasrec", "--seeds", "0"]
+    command += ["--epochs", "1", "--output", str(made), *common]
+    monkeypatch.setattr(sys, "argv", command)
+    study.train_adapters.main()
+    adapter = made / "films-sasrec" / "seed-0" / "films-content"
+    metrics = json.loads((adapter.parent / "metrics.json").read_text())
+    for name in ("films-sasrec", "films-content"):
+        found = metrics[name]["test"]
+        assert 0 <= found["ndcg@10"] <= found["hit_rate@10"] <= 1
+        assert (adapter.parent / name / "items.json").exists() == (name == "films-sasrec")
+    assert metrics["films-sasrec"]["test"] != metrics["films-content"]["test"]
+    about = json.loads((adapter / "config.json").read_text())
+    assert about["features"]["text"]["encoder"] == study.film_data.ENCODERS["text"]
+    assert str(tmp_path) not in (adapter / "config.json").read_text()
+
+    again = tmp_path / "study"
+    command = ["x", "--data", str(folder), "--adapter", str(adapter), "--seeds", "0"]
+    command += ["--steps", "4", "6", "--validations", "2", "--output", str(again), *common]
+    monkeypatch.setattr(sys, "argv", command)
+    study.transfer.main()
+    found = json.loads((again / "transfer.json").read_text())
+    assert len(found["cells"]) == 4
+    steps = [[step for step, _ in cell["curve"]] for cell in found["cells"]]
+    assert steps == [[2, 4], [2, 4], [3, 6], [3, 6]]
+    said = capsys.readouterr().out
+    assert "|    a tenth | adapter |" in said
+    assert "adapter with popularity" in said
+    monkeypatch.setattr(study.transfer, "train", None)  # finished runs are not repeated
+    study.transfer.main()
+
+
+def _films(folder):
+    """A drawn shop in the layout of the data folders."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    shop = make_shop(num_items=50, num_users=60)
+    (folder / "images").mkdir(parents=True)
+    for item_id, picture in zip(shop.items["item_id"], shop.items["image"], strict=True):
+        picture.save(folder / "images" / f"{item_id}.jpg")
+    items = {"item_id": shop.items["item_id"], "text": shop.items["title"]}
+    parquet.write_table(pa.table(items), folder / "items.parquet")
+    parquet.write_table(pa.table(dict(shop.interactions)), folder / "interactions.parquet")
+    return folder
+
+
+def _with(encoders):
+    from odmt_sdk import ItemFeatures
+
+    extract = ItemFeatures.from_items
+
+    def from_items(items, **settings):
+        replaced = {f"{name}_encoder": encoder for name, encoder in encoders.items()}
+        return extract(items, **{**settings, **replaced, "num_workers": 0, "progress": False})
+
+    return from_items
