@@ -6,8 +6,8 @@
 
 Every process is given its part of each batch; the items of all parts are candidates for all. With
 `--shard` weights, gradients and optimizer states are spread over the devices (FSDP), for a table of
-IDs that one device has no room for. torchrun starts processes on CPUs too, accelerate on GPUs alone
-(`accelerate launch --cpu` starts one).
+IDs that one device has no room for. Without a GPU these commands start processes on the CPU, also
+`--multi_gpu`; `accelerate launch --cpu --num_processes 2` starts one, or as many as mpirun is told.
 """
 
 import argparse

@@ -337,7 +337,12 @@ class SourceTowers(nn.Module):
         for source in encoder.sources:
             inputs = item_embeddings[source][columns] * mask[..., None]  # (B, L, D)
             encoded[source] = backbones(
-                inputs, mask.long(), source, item_ids=item_ids * mask, positions=positions
+                inputs,
+                mask.long(),
+                source,
+                item_ids=item_ids * mask,
+                positions=positions,
+                one_each=True,
             )
         return encoded
 

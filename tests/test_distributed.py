@@ -118,7 +118,8 @@ def test_sparse_gradients_on_two_ranks_train_like_one(found):
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port"],
     "torchrun, sharded": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port"],
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--main_process_port"],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+                   "--main_process_port"],
 }  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def test_the_example_is_launched(launcher, tmp_path):
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert ("2 processes" in done.stdout) == launcher.startswith("torchrun")
+    assert "2 processes" in done.stdout
     (said,) = re.findall(r"hit_rate@1 (\S+),", done.stdout)
     assert float(said) > 0.8
     from odmt_sdk import SASRec

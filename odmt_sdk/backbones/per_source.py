@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from odmt_sdk.backbones.one_state import can_read_one_state
 from odmt_sdk.backbones.template import SHARED
 
 
@@ -37,6 +38,7 @@ class SourceBackbones(nn.Module):
         *,
         item_ids: torch.Tensor,
         positions: torch.Tensor,
+        one_each: bool = False,
     ) -> torch.Tensor:
         """Read one source's sequences.
 
@@ -46,6 +48,7 @@ class SourceBackbones(nn.Module):
             source: which backbone to use.
             item_ids: (B, L) rows, 0 = padding.
             positions: (P,) places in (B * L,) whose states are wanted, rising.
+            one_each: whether each sequence has exactly one of them.
 
         Returns:
             (P, D), user by user. A backbone that returns only its last state reads a sequence of
@@ -63,6 +66,9 @@ class SourceBackbones(nn.Module):
         if last_only and not len(item_ids):
             return inputs_embeds.sum(1)  # (0, L, D) -> (0, D)
         ids = {"item_ids": item_ids} if getattr(backbone, "reads_item_ids", False) else {}
+        if one_each and can_read_one_state(backbone):
+            only_at = positions % inputs_embeds.shape[1]  # (B,)
+            return backbone(inputs_embeds, attention_mask, only_at=only_at)  # type: ignore[no-any-return]
         hidden = backbone(inputs_embeds, attention_mask, **ids)
         expected = inputs_embeds[:, 0].shape if last_only else inputs_embeds.shape
         if not isinstance(hidden, torch.Tensor) or hidden.shape != expected:

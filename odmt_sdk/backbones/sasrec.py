@@ -3,10 +3,13 @@
 Letters: B users, L positions, D hidden size.
 """
 
+from typing import cast
+
 import torch
 from torch import nn
 
 from odmt_sdk.backbones.arguments import remembers_arguments
+from odmt_sdk.backbones.one_state import reads_one_state
 from odmt_sdk.config import check_heads
 from odmt_sdk.transformer import PostNormBlock, init_weights
 
@@ -63,15 +66,24 @@ class SASRec(nn.Module):
         """Draw new weights: Xavier-normal, zeros for biases."""
         self.apply(init_weights)
 
-    def forward(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    @reads_one_state
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        *,
+        only_at: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Read sequences.
 
         Args:
             inputs_embeds: (B, L, D), L <= max_seq_length.
             attention_mask: (B, L), 1 = real, 0 = padding.
+            only_at: (B,) the only position of each sequence whose state is wanted, which saves
+                most of the last block; None = all.
 
         Returns:
-            (B, L, D).
+            (B, L, D), or (B, D) where `only_at` is given.
 
         Raises:
             ValueError: if L exceeds `max_seq_length`.
@@ -88,6 +100,12 @@ class SASRec(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=hidden.device).tril()
         itself = torch.eye(length, dtype=torch.bool, device=hidden.device)
         mask = (causal & attention_mask.bool()[:, None, :]) | itself  # (B, L, L)
-        for block in self.blocks:
+        whole = self.blocks if only_at is None else self.blocks[:-1]
+        for block in whole:
             hidden = block(hidden, mask.unsqueeze(1))
-        return hidden
+        if only_at is None:
+            return hidden
+        users = torch.arange(len(hidden), device=hidden.device)
+        queries, seen = hidden[users, only_at, None], mask[users, only_at, None]  # (B, 1, D or L)
+        last = cast(PostNormBlock, self.blocks[-1])
+        return last.read(queries, hidden, seen).squeeze(1)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odmt_sdk.evaluation import ranks as ranks_module
-from odmt_sdk.evaluation.ranks import target_ranks
+from odmt_sdk.evaluation.ranks import _count_type, target_ranks
 
 
 def slow_ranks(queries, items, targets, excluded=None):
@@ -197,3 +197,8 @@ def test_bad_input(changes, error, match):
     }
     with pytest.raises(error, match=match):
         target_ranks(**arguments | changes)
+
+
+def test_counting_is_exact_beyond_what_float32_counts():
+    assert _count_type(torch.empty(1, 2**24 - 1, device="meta")) is torch.float32
+    assert _count_type(torch.empty(1, 2**24, device="meta")) is torch.float64
