@@ -1,12 +1,14 @@
 """What features cost: making them, training from disk, and memory as the catalogue grows.
 
     python benchmarks/features.py
-    python benchmarks/features.py --data ml-100k-posters --text-encoder all-MiniLM-L6-v2 \
-        --image-encoder mobilenet-v2
+    python benchmarks/features.py text pictures --data ml-100k-posters --threads 1 2 \
+        --text-encoder all-MiniLM-L6-v2 --image-encoder mobilenet-v2
+    python benchmarks/features.py memory --catalogues 10000 100000 1000000
 
 `--data` is a folder with `items.parquet` (item_id, title, ...) and `images/<item_id>.jpg`; without
 it, a shop is drawn and encoders are tiny. Both sides of a ratio do the same work and alternate in
-one run; the ratio is the median over pairs. Nothing is asserted but that both sides agree.
+one run; the ratio is the median over pairs. `--clock cpu` counts the time of the processor, for
+machines that are busy with other things. Nothing is asserted but that both sides agree.
 """
 
 import argparse
@@ -15,28 +17,42 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from odmt_sdk import ItemFeatures, ODMTWrapper, SASRec, make_shop
-from odmt_sdk.items.encoders import load_encoder
+from odmt_sdk.items.encoders import Precision, load_encoder
+from odmt_sdk.items.extraction import EncodedBatch
 from odmt_sdk.items.image_tokens import extract_image_tokens
+from odmt_sdk.items.raw_items import RawModality
+from odmt_sdk.items.store.extract import extract_to_store
 from odmt_sdk.items.text_tokens import extract_text_tokens
 from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
 from odmt_sdk.tables import read_columns
+from odmt_sdk.vocabulary import ItemVocabulary
+
+PARTS = ("text", "pictures", "training", "memory")
+PRECISIONS: tuple[Precision, ...] = ("float32", "auto")
+TOKENS, WIDTH = 8, 64  # of an item of the drawn catalogues
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def paired(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int) -> tuple[float, str]:
+def paired(
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    pairs: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, str]:
     """Median of their time over ours, and both medians in milliseconds."""
     times: list[list[float]] = [[], []]
     for sides in [(ours, theirs)] * (pairs + 1):
         for side, run in enumerate(sides):
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[side].append(time.perf_counter() - start)
+            times[side].append(clock() - start)
     ours_s, theirs_s = (side[1:] for side in times)  # the first pair warms up
     ratio = statistics.median(t / o for o, t in zip(ours_s, theirs_s, strict=True))
     each = [f"{1000 * statistics.median(side):,.1f} ms" for side in (ours_s, theirs_s)]
@@ -57,42 +73,61 @@ def load(options: argparse.Namespace, folder: Path) -> tuple[list[str], list[Pat
     return shop.items["title"][: options.items], paths
 
 
-def text_extraction(titles: list[str], encoder: Any, pairs: int) -> str:
+def text_extraction(titles: list[str], encoder: Any, options: argparse.Namespace) -> Iterator[str]:
     """Sentence embeddings by `from_items`'s extraction and by sentence-transformers' `encode`."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
-        return "text: sentence-transformers is not installed"
+        yield "text: sentence-transformers is not installed"
+        return
     if not isinstance(encoder, str):
-        return "text: give --text-encoder, a folder, to compare with sentence-transformers"
+        yield "text: give --text-encoder, a folder, to compare with sentence-transformers"
+        return
     library = SentenceTransformer(encoder, device="cpu").float()
     library.max_seq_length = 29
 
-    def ours() -> torch.Tensor:
-        return extract_text_tokens(
-            titles, library, max_tokens=29, pooled_only=True, progress=False
-        ).tokens[:, 0]
+    def ours(precision: Precision) -> torch.Tensor:
+        settings = {"max_tokens": 29, "pooled_only": True, "progress": False}
+        return extract_text_tokens(titles, library, precision=precision, **settings).tokens[:, 0]
 
     def theirs() -> torch.Tensor:
         return library.encode(
             titles, batch_size=64, convert_to_tensor=True, show_progress_bar=False
         )
 
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-3, atol=1e-4)
-    ratio, each = paired(ours, theirs, pairs)
-    return f"text: {ratio:.2f} times sentence-transformers ({len(titles)} titles, {each})"
+    expected = theirs()
+    torch.testing.assert_close(ours("float32"), expected, rtol=1e-3, atol=1e-4)
+    for precision in PRECISIONS:
+        away = difference(ours(precision), expected)
+        ratio, each = paired(
+            lambda precision=precision: ours(precision), theirs, options.pairs, options.clock
+        )
+        yield (
+            f"text, {precision}: {ratio:.2f} times sentence-transformers in float32 "
+            f"({len(titles)} titles, {each}; {away})"
+        )
 
 
-def picture_extraction(paths: list[Path], encoder: Any, pairs: int, workers: int | None) -> str:
+def difference(found: torch.Tensor, expected: torch.Tensor) -> str:
+    """How far vectors (N, ..., d) are from what they are without rounding."""
+    relative = (found - expected).norm() / expected.norm()
+    cosine = torch.cosine_similarity(found, expected, dim=-1)
+    return f"differs by {100 * relative:.1f} %, mean cosine {cosine.mean():.4f}"
+
+
+def picture_extraction(
+    paths: list[Path], encoder: Any, options: argparse.Namespace
+) -> Iterator[str]:
     """Tokens of pictures by `from_items`'s extraction, and by a loop over the pictures."""
     from PIL import Image
 
     model, processor = load_encoder(encoder, "image", "cpu")[:2]
     model.eval()
 
-    def ours() -> torch.Tensor:
-        settings = {"num_workers": workers, "pooling": "mean", "progress": False}
-        return extract_image_tokens(paths, (model, processor), **settings).tokens[:, 1:]
+    def ours(precision: Precision) -> torch.Tensor:
+        settings = {"num_workers": options.workers, "pooling": "mean", "progress": False}
+        extracted = extract_image_tokens(paths, (model, processor), precision=precision, **settings)
+        return extracted.tokens[:, 1:]
 
     @torch.inference_mode()
     def theirs() -> torch.Tensor:
@@ -103,22 +138,48 @@ def picture_extraction(paths: list[Path], encoder: Any, pairs: int, workers: int
             found.append(state.flatten(2).transpose(1, 2) if state.ndim == 4 else state)
         return torch.cat(found)
 
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-2, atol=1e-3)
-    ratio, each = paired(ours, theirs, pairs)
-    return f"pictures: {ratio:.2f} times a plain loop ({len(paths)} pictures, {each})"
+    expected = theirs()
+    torch.testing.assert_close(ours("float32"), expected, rtol=1e-2, atol=1e-3)
+    for precision in PRECISIONS:
+        away = difference(ours(precision).mean(1), expected.mean(1))
+        ratio, each = paired(
+            lambda precision=precision: ours(precision), theirs, options.pairs, options.clock
+        )
+        yield (
+            f"pictures, {precision}: {ratio:.2f} times a plain loop in float32 "
+            f"({len(paths)} pictures, {each}; the mean token {away})"
+        )
+
+
+class Drawn:
+    """An extractor that draws its tokens, all of a file at once."""
+
+    unit = "content"
+    provenance: ClassVar[dict[str, Any]] = {"encoder": "drawn at random"}
+
+    def encode(
+        self, values: Mapping[int, Any], groups: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[int, EncodedBatch]]:
+        for group, rows in enumerate(groups):
+            tokens = torch.randn(
+                len(rows), TOKENS, WIDTH, generator=torch.Generator().manual_seed(rows[0])
+            )
+            lengths = torch.full((len(rows),), TOKENS)
+            yield group, EncodedBatch(list(rows), tokens, lengths, {})
 
 
 def synthetic(path: Path, count: int) -> ItemFeatures:
-    """A store of random vectors, 8 tokens of 64 values an item, made in blocks."""
-    block = 100_000
-    for start in range(0, count, block):
-        ids = range(start, min(count, start + block))
-        vectors = torch.randn(
-            len(ids), 8, 64, generator=torch.Generator().manual_seed(start)
-        ).half()
-        ItemFeatures.from_items(
-            {"item_id": ids}, arrays={"content": vectors}, path=path, progress=False
-        )
+    """A store of random vectors, written by the package's own writer."""
+    modality = RawModality(dict.fromkeys(range(count)), Drawn())
+    vocabulary = ItemVocabulary(f"item-{number}" for number in range(count))
+    extract_to_store(
+        path,
+        vocabulary,
+        {"content": modality},
+        dtype=torch.float16,
+        shard_items=None,
+        progress=False,
+    )
     return ItemFeatures.open(path)
 
 
@@ -154,62 +215,89 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
-from odmt_sdk import ItemFeatures
+from odmt_sdk import ItemFeatures, LazyAdamW, ODMTConfig, ODMTWrapper, SASRec
 
 def resident(kind):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
+torch.manual_seed(0)
 before = resident("RssAnon")
 features = ItemFeatures.open(sys.argv[1])
-for number in range(200):
-    rows = torch.randint(1, features.num_items + 1, (800,))
-    features.gather(rows)
-print(f"{resident('RssAnon') - before:.0f} {resident('RssFile'):.0f}")
+config = ODMTConfig(sparse_id_gradients=True)
+model = ODMTWrapper(SASRec(64, max_seq_length=12), features, config)
+optimizer = LazyAdamW(model.parameters(), lr=1e-3)
+for _ in range(int(sys.argv[2])):
+    loss = model(torch.randint(1, features.num_items + 1, (64, 13))).loss
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+table = model.item_encoder.id_embedding.weight
+tensors = [table, *optimizer.state[table].values()]
+learnt = sum(t.numel() * t.element_size() for t in tensors if torch.is_tensor(t)) / 2**20
+print(f"{resident('RssAnon') - before:.0f} {learnt:.0f} {resident('RssFile'):.0f}")
 """
 
 
-def memory(folder: Path, counts: list[int]) -> list[str]:
-    """Memory of a process that opens a store and reads 200 batches of it."""
-    lines = []
+def memory(folder: Path, counts: list[int], steps: int) -> Iterator[str]:
+    """Memory of a process that trains on a store."""
     for count in counts:
-        synthetic(folder / "memory", count)
-        size = sum(path.stat().st_size for path in (folder / "memory").rglob("*") if path.is_file())
+        store = folder / f"memory-{count}"
+        synthetic(store, count)
+        size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
         done = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(folder / "memory")],
+            [sys.executable, "-c", MEMORY, str(store), str(steps)],
             capture_output=True,
             text=True,
             check=True,
         )
-        own, mapped = done.stdout.split()
-        lines.append(
-            f"memory at {count:,} items: {size / 2**20:,.0f} MB on disk, {own} MB of its own, "
-            f"{mapped} MB mapped, which the system takes back when it needs it"
+        own, learnt, mapped = map(int, done.stdout.split())
+        yield (
+            f"memory at {count:,} items after {steps} steps: {size / 2**20:,.0f} MB on disk; "
+            f"{own:,} MB of its own, of which the table of IDs and what the optimizer knows of it "
+            f"are {learnt:,} MB at most; {mapped:,} MB mapped, which the system takes back when "
+            "it needs it"
         )
-    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("part", nargs="*", default=PARTS, help=", ".join(PARTS))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--text-encoder")
     parser.add_argument("--image-encoder")
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--workers", type=int, help="processes that read pictures")
+    parser.add_argument("--threads", type=int, nargs="*", default=[torch.get_num_threads()])
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--catalogues", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--steps", type=int, default=200, help="before memory is measured")
     options = parser.parse_args()
+    options.clock = CLOCKS[options.clock]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        titles, paths = load(options, folder)
-        text_encoder = options.text_encoder or tiny_text_encoder(titles)
-        image_encoder = options.image_encoder or tiny_image_encoder(image_size=224)
-        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-        print(text_extraction(titles, text_encoder, options.pairs), flush=True)
-        print(picture_extraction(paths, image_encoder, options.pairs, options.workers), flush=True)
-        print(training(folder, options.pairs), flush=True)
-        for line in memory(folder, options.catalogues):
-            print(line, flush=True)
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            print(f"torch {torch.__version__}, {threads} threads", flush=True)
+            for line in measured(folder, options):
+                print(line, flush=True)
+        if "memory" in options.part:
+            for line in memory(folder, options.catalogues, options.steps):
+                print(line, flush=True)
+
+
+def measured(folder: Path, options: argparse.Namespace) -> Iterator[str]:
+    """What is compared in pairs."""
+    titles, paths = load(options, folder)
+    if "text" in options.part:
+        encoder = options.text_encoder or tiny_text_encoder(titles)
+        yield from text_extraction(titles, encoder, options)
+    if "pictures" in options.part:
+        encoder = options.image_encoder or tiny_image_encoder(image_size=224)
+        yield from picture_extraction(paths, encoder, options)
+    if "training" in options.part:
+        yield training(folder, options.pairs)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read once by huggingface_hub and matplotlib when they are imported, so they stand above every
@@ -51,3 +52,10 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _same_precision_on_every_cpu() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("odmt_sdk.items.encoders.computes_in_bfloat16", lambda device: False)
+        yield

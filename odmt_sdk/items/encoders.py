@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -29,6 +29,7 @@ _PROCESSOR_FILES: dict[EncoderKind, str] = {
     "text": "tokenizer files",
     "image": "preprocessor_config.json",
 }
+_CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # what torch calls such instructions
 _VALUES_PER_WEIGHT = 64  # of each weight, that a fingerprint reads
 
 
@@ -215,8 +216,8 @@ def autocast_type(model: nn.Module, precision: Precision) -> torch.dtype:
 
     Args:
         model: the encoder, where it will run.
-        precision: "auto" takes bfloat16 on accelerators that compute in it, for encoders whose
-            weights are float32, and the weights' own type everywhere else.
+        precision: "auto" takes bfloat16 on accelerators and CPUs that compute in it, for encoders
+            whose weights are float32, and the weights' own type everywhere else.
 
     Returns:
         `torch.bfloat16`, or the type of the weights.
@@ -226,13 +227,28 @@ def autocast_type(model: nn.Module, precision: Precision) -> torch.dtype:
     """
     weight = next(model.parameters(), torch.empty(0))
     if precision == "auto":
-        helps = weight.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if helps and weight.dtype == torch.float32 else weight.dtype
+        helps = weight.dtype == torch.float32 and computes_in_bfloat16(weight.device)
+        return torch.bfloat16 if helps else weight.dtype
     if precision not in ("float32", "bfloat16"):
         raise ValueError(
             f"precision is {precision!r}, but it must be 'auto', 'float32' or 'bfloat16'"
         )
     return torch.bfloat16 if precision == "bfloat16" else weight.dtype
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16, with which encoders run faster.
+
+    Args:
+        device: any.
+
+    Returns:
+        False for a CPU of which torch does not say so: before torch 2.10 it says so of none.
+    """
+    if device.type == "cpu":
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(capabilities.get(name, False) for name in _CPU_BFLOAT16)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 @contextmanager

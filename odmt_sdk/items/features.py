@@ -179,8 +179,8 @@ class ItemFeatures:
             num_workers: processes that read pictures; None = by CPU cores and number of pictures.
             device: where to run the encoders; None = an accelerator if there is one.
             dtype: type in which the tokens are kept: float16, bfloat16 or float32.
-            precision: type to compute in: "float32", "bfloat16", or "auto" for bfloat16 on
-                accelerators that have it.
+            precision: type to compute in: "float32", "bfloat16", or "auto" for bfloat16 where the
+                device, accelerator or CPU, has instructions for it.
             shard_items: items per file of the folder; None = by their number, about 64 files.
             progress: whether to show progress bars.
 

@@ -87,7 +87,7 @@ def extract_image_tokens(
             fewer than 64 pictures, for PIL images, or where processes are not forked.
         device: where to run; default as in `load_encoder`.
         dtype: of the returned tokens; torch.float16 takes half the memory.
-        precision: type to compute in; "auto" = bfloat16 on accelerators that have it.
+        precision: type to compute in; "auto" = bfloat16 where the device computes in it.
         progress: whether to show a progress bar.
 
     Returns:

@@ -70,7 +70,7 @@ def extract_text_tokens(
         batch_size: texts per batch.
         device: where to run; default as in `load_encoder`.
         dtype: of the returned tokens; torch.float16 takes half the memory.
-        precision: type to compute in; "auto" = bfloat16 on accelerators that have it.
+        precision: type to compute in; "auto" = bfloat16 where the device computes in it.
         progress: whether to show a progress bar.
 
     Returns:

@@ -249,3 +249,45 @@ def test_computing_in_bfloat16():
         assert torch.equal(same.tokens, exact)
         with pytest.raises(ValueError, match="precision is 'half', but it must be 'auto'"):
             extract(values, encoder, precision="half", progress=False)
+
+
+def test_automatic_precision_goes_by_the_device(monkeypatch):
+    def tokens(**settings):
+        encoder = bert()
+        made = extract_text_tokens(TEXTS, encoder, progress=False, **settings).tokens
+        half = extract_text_tokens(
+            TEXTS, (encoder[0].bfloat16(), encoder[1]), progress=False, **settings
+        )
+        return made, half.tokens
+
+    def without(device):
+        return False
+
+    monkeypatch.setattr("odmt_sdk.items.encoders.computes_in_bfloat16", without)
+    torch.manual_seed(0)
+    slow, halved = tokens()
+    torch.manual_seed(0)
+    assert torch.equal(slow, tokens(precision="float32")[0])
+    monkeypatch.setattr("odmt_sdk.items.encoders.computes_in_bfloat16", lambda device: True)
+    torch.manual_seed(0)
+    fast, same = tokens()
+    torch.manual_seed(0)
+    assert torch.equal(fast, tokens(precision="bfloat16")[0])
+    assert not torch.equal(fast, slow)
+    assert torch.equal(same, halved)  # weights in half precision keep it
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({}, False), ({"avx512_f": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True)],
+)
+def test_a_cpu_computes_in_bfloat16_if_it_has_instructions_for_it(capabilities, expected):
+    # in a process of its own, as the tests' own settings hide the function
+    code = f"""
+import torch
+torch.cpu.get_capabilities = lambda: {capabilities}
+from odmt_sdk.items.encoders import computes_in_bfloat16
+print(computes_in_bfloat16(torch.device("cpu")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"{expected}\n", done.stderr

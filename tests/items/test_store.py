@@ -174,6 +174,17 @@ class TestInterruption:
                 break
             assert content(folder) == content(reference)
 
+    def test_killed_while_safetensors_writes(self, encoders, reference, tmp_path):
+        """It writes to a file of its own beside the one it is asked for, and moves that there."""
+        folder = tmp_path / "store"
+        folder.mkdir()
+        (folder / ".tmpAb1Cd2").write_bytes(b"item ids, a part of them")
+        quietly(store, make_items(), folder, **encoders)
+        assert content(folder) == content(reference)
+        (folder / "text" / "0000-00002.safetensors").rename(folder / "text" / ".tmpXy9Zw8")
+        quietly(store, make_items(), folder, **encoders)
+        assert content(folder) == content(reference)
+
     def check_that_all_or_nothing_is_read(self, folder, reference):
         if not (folder / "features.json").exists():
             with pytest.raises(FileNotFoundError, match="there are no item features in"):

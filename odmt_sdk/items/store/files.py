@@ -1,6 +1,7 @@
 """Writing a file so that it is there complete or not at all."""
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 _PARTIAL = ".partial"
+# safetensors writes to a file of such a name beside the one it is asked for; a kill leaves it.
+_OF_SAFETENSORS = re.compile(r"\.tmp\w{6}")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -66,4 +69,5 @@ def write_text(path: Path, text: str) -> None:
 
 def is_partial(name: str) -> bool:
     """Tell whether a file name is that of a file that was never completed."""
-    return name.startswith(".") and name.endswith(_PARTIAL)
+    ours = name.startswith(".") and name.endswith(_PARTIAL)
+    return ours or _OF_SAFETENSORS.fullmatch(name) is not None

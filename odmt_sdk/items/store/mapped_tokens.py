@@ -17,7 +17,9 @@ from odmt_sdk.items.store.manifest import Shard
 
 # Pages that were read belong to the process until its files are unmapped: after so many bytes all
 # are, so that resident memory stays the same however much is read. They stay in the system's cache.
-_UNMAP_AFTER = 2**28
+_UNMAP_AFTER = 2**29
+# The system maps what lies around the page that is read too, 64 KiB on Linux.
+_MAPPED_AROUND = 2**16
 
 
 class ShardFiles:
@@ -36,7 +38,7 @@ class ShardFiles:
         self.folder, self.shards = folder, shards
         self.first_items = torch.tensor([shard.first for shard in shards])
         self._mapped: dict[int, torch.Tensor] = {}
-        self._bytes_read = 0
+        self._bytes_mapped = 0
 
     def tokens(self, number: int) -> torch.Tensor:
         """The tokens (P, d) of one file.
@@ -63,12 +65,12 @@ class ShardFiles:
                 ) from error
         return self._mapped[number]
 
-    def count(self, bytes_read: int) -> None:
-        """Note what was read, and give its memory back from time to time."""
-        self._bytes_read += bytes_read
-        if self._bytes_read > _UNMAP_AFTER:
+    def count(self, places: int, bytes_read: int) -> None:
+        """Note what was read, and at how many places, and give its memory back in time."""
+        self._bytes_mapped += bytes_read + places * _MAPPED_AROUND
+        if self._bytes_mapped > _UNMAP_AFTER:
             self._mapped.clear()
-            self._bytes_read = 0
+            self._bytes_mapped = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,7 +172,7 @@ class MappedTokens:
             found = self.files.tokens(number).index_select(0, source[chosen] - first)
             places.index_copy_(0, target[chosen], found)
             begin += size
-        self.files.count(begin * self.width * tokens.element_size())
+        self.files.count(len(rows), begin * self.width * tokens.element_size())
         return tokens
 
     def select(self, rows: torch.Tensor) -> Self:
