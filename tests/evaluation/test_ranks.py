@@ -71,10 +71,10 @@ def test_queries_fall_into_several_blocks(monkeypatch):
 
     monkeypatch.setattr(ranks_module, "inner_products", record)
     whole = target_ranks(queries, items, targets)
-    assert shapes == [(128, 50), (128, 50), (44, 50)]
+    assert shapes == [(50, 256), (50, 44)]
     shapes.clear()
     assert target_ranks(queries, items, targets, block_size=3_000).equal(whole)
-    assert shapes == [(60, 50)] * 5
+    assert shapes == [(50, 60)] * 5
 
 
 def test_closed_form():
@@ -197,6 +197,15 @@ def test_bad_input(changes, error, match):
     }
     with pytest.raises(error, match=match):
         target_ranks(**arguments | changes)
+
+
+@pytest.mark.parametrize("queries", [1, 2, 257])
+@pytest.mark.parametrize("items", [7, 100, 1001])
+def test_equal_items_tie_to_the_last_digit(queries, items):
+    vectors = torch.randn(1, 192).repeat(items + 1, 1)
+    targets = torch.randint(1, items + 1, (queries,))
+    ranks = target_ranks(torch.randn(queries, 192), vectors, targets)
+    assert ranks.unique().tolist() == [items]
 
 
 def test_counting_is_exact_beyond_what_float32_counts():
