@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--modality-dropout", type=float, default=0.0)
     parser.add_argument("--id-dropout", type=float, nargs="+", default=[0.0, 0.3])
-    parser.add_argument("--distillation-weight", type=float, default=1.0)
+    parser.add_argument("--distillation-weight", type=float, default=ODMTConfig.distillation_weight)
     parser.add_argument("--standardize", action="store_true")
     parser.add_argument("--validation", action="store_true", help="report it in place of the test")
     arguments = parser.parse_args()
@@ -89,6 +89,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Interactions, ItemFeatures]:
         text_pooling=arguments.text_pooling,
         image_encoder=arguments.image_encoder,
         max_image_tokens=arguments.image_tokens,
+        precision="float32",
     ).select(interactions.item_ids)
     tokens, lengths = features["text"]
     text = (tokens[:, : arguments.text_tokens], lengths.clamp(max=arguments.text_tokens))
