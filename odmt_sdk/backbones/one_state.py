@@ -26,4 +26,4 @@ def reads_one_state(forward: F) -> F:
 
 def can_read_one_state(backbone: nn.Module) -> bool:
     """Whether the `forward` of a backbone is marked so."""
-    return bool(getattr(type(backbone).forward, "reads_one_state", False))
+    return bool(getattr(backbone.forward, "reads_one_state", False))
