@@ -31,10 +31,10 @@ DATASET = "MovieLens-1M with texts and posters"
 TERMS = (
     "Trained on MovieLens-1M, which is for research and not for commercial use, and asks to be "
     "acknowledged: F. Maxwell Harper and Joseph A. Konstan, 2015, The MovieLens Datasets: History "
-    "and Context, https://doi.org/10.1145/2827872. The adapter holds learned weights and film ids "
-    "(MovieLens movieId, as strings); no texts, pictures, users or ratings. Its films are from "
-    "before 2001, its users of the year 2000. Of the published split nothing but the training part "
-    "was learned from."
+    "and Context, https://doi.org/10.1145/2827872. The adapter holds learned weights and, where it "
+    "recommends by them, film ids (MovieLens movieId, as strings); no texts, pictures, users or "
+    "ratings. Its films are from before 2001, its users of the year 2000. The last two events of "
+    "each user were not trained on: the second last chose the epoch, the last is the test."
 )
 PREPARE = (
     "Its features are one token a modality, standardized over the catalogue: "

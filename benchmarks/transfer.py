@@ -12,6 +12,7 @@ data set may leave out the films of another folder, those that the adapter was t
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -44,9 +45,9 @@ from odmt_sdk.scoring import fused_vectors
 from odmt_sdk.tables import read_columns
 
 METRIC = "ndcg@10"
-SHARES = {"all": 1.0, "a tenth": 0.1}
+SHARES = {"a tenth": 0.1, "all": 1.0}
 STARTS = ("scratch", "adapter")
-PRIORS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # weights of the log popularity beside the scores
+PRIORS = (0.5, 1.0, 2.0, 4.0, 8.0)  # weights of the log popularity beside the scores
 
 
 def main() -> None:
@@ -58,8 +59,9 @@ def main() -> None:
     parser.add_argument("--image-encoder", default=ENCODERS["image"], help="folder or Hub name")
     parser.add_argument("--adapter", default="shipped:films-content")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, nargs=2, default=[360, 160], help="all, a tenth")
+    parser.add_argument("--steps", type=int, nargs=2, default=[160, 360], help="a tenth, all")
     parser.add_argument("--validations", type=int, default=12, help="while training")
+    parser.add_argument("--report", action="store_true", help="of finished runs; train no more")
     parser.add_argument("--features", type=Path, default=Path("outputs/features"))
     parser.add_argument("--output", type=Path, default=Path("outputs/transfer"))
     arguments = parser.parse_args()
@@ -71,16 +73,17 @@ def main() -> None:
         print(name, features, f"{int(split.item_counts.sum()):,} training interactions", flush=True)
         path = arguments.output / f"{name}-zero.json"
         found["zero"][name] = once(path, untrained, arguments, split, features)
-    for seed in arguments.seeds:
-        for name, (split, features) in data.items():
-            for share, steps in zip(SHARES, arguments.steps, strict=True):
-                for start in STARTS:
-                    cell = f"{name}-{share.replace(' ', '-')}-{start}-{seed}"
-                    path = arguments.output / f"{cell}.json"
-                    row = once(path, train, arguments, split, features, share, start, seed, steps)
-                    keys = {"data": name, "share": share, "start": start, "seed": seed}
-                    found["cells"].append({**keys, **row})
-                    print(cell, row["test"]["all"][METRIC], flush=True)
+    runs = itertools.product(
+        zip(SHARES, arguments.steps, strict=True), arguments.seeds, data, STARTS
+    )
+    for (share, steps), seed, name, start in runs:
+        path = arguments.output / f"{name}-{share.replace(' ', '-')}-{start}-{seed}.json"
+        if arguments.report and not path.exists():
+            continue
+        row = once(path, train, arguments, *data[name], share, start, seed, steps)
+        keys = {"data": name, "share": share, "start": start, "seed": seed}
+        found["cells"].append({**keys, **row})
+        print(path.stem, row["test"]["all"][METRIC], flush=True)
     (arguments.output / "transfer.json").write_text(json.dumps(found, indent=1) + "\n")
     text = report(found)
     (arguments.output / "transfer.md").write_text(text + "\n")
@@ -118,13 +121,16 @@ def untrained(
     model = start_from(arguments.adapter, features)
     counts = split.item_counts
     prior = (1 + counts.float()).log()  # (N + 1,)
-    scores = scores_of(model, split.validation)
-    chosen = max(PRIORS, key=lambda w: ndcg(ranks_by(scores + w * prior, split.validation)))
+    known = scores_of(model, split.validation)
+    # What the adapter thinks of an item whoever asks is a guess at its popularity: the counts of
+    # this catalogue know better.
+    usual = known.mean(0)  # (N + 1,)
+    chosen = max(PRIORS, key=lambda w: ndcg(ranks_by(known - usual + w * prior, split.validation)))
     scores = scores_of(model, split.test)
     ranks = {
         "popularity": popularity_ranks(split, split.test),
         "adapter": ranks_by(scores, split.test),
-        "adapter with popularity": ranks_by(scores + chosen * prior, split.test),
+        "adapter with popularity": ranks_by(scores - usual + chosen * prior, split.test),
     }
     groups = target_groups(split.test.targets, counts)
     popular = gains(ranks["popularity"], METRIC)

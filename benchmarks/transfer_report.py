@@ -55,7 +55,7 @@ def _untrained(zero: dict[str, Any]) -> str:
 
 def _trained(cells: list[dict[str, Any]]) -> str:
     groups = ("all", "cold", "warm", "popular")
-    rows = [["data", "trained on", "from", *groups]]
+    rows = [["data", "trained on", "from", "seeds", *groups]]
     for data, share in _pairs(cells):
         by_start = {
             start: {
@@ -69,14 +69,17 @@ def _trained(cells: list[dict[str, Any]]) -> str:
             for start in ("scratch", "adapter")
         }
         for start, values in by_start.items():
-            rows.append([data, share, start, *(_spread(values[group]) for group in groups)])
+            seeds = len(values["all"])
+            rows.append(
+                [data, share, start, str(seeds), *(_spread(values[group]) for group in groups)]
+            )
         gain = [
             f"{mean(by_start['adapter'][g]) / mean(by_start['scratch'][g]) - 1:+.0%}"
-            if by_start["scratch"][g] and mean(by_start["scratch"][g]) > 0
+            if by_start["adapter"][g] and any(by_start["scratch"][g])
             else "-"
             for g in groups
         ]
-        rows.append([data, share, "gain", *gain])
+        rows.append([data, share, "gain", "", *gain])
     return markdown_table(rows)
 
 
@@ -84,7 +87,7 @@ def _steps(cells: list[dict[str, Any]]) -> str:
     rows = [["data", "trained on", "seed", "scratch", "adapter", "share of the steps"]]
     for data, share in _pairs(cells):
         pairs = zip(
-            _of(cells, data, share, "scratch"), _of(cells, data, share, "adapter"), strict=True
+            _of(cells, data, share, "scratch"), _of(cells, data, share, "adapter"), strict=False
         )
         for scratch, adapter in pairs:
             goal = max(value for _, value in scratch["curve"])
