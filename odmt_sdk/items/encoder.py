@@ -149,6 +149,13 @@ class ItemEncoder(nn.Module):
         """
         self.unseen.copy_(unseen)
 
+    def start_ids(self) -> None:
+        """Start every ID at the vector of unknown IDs, if that has learned anything."""
+        unknown = self.missing_tokens["id"].detach()
+        if bool(unknown.any()):
+            with torch.no_grad():
+                self.id_embedding.weight[1:] = unknown
+
     def add_items(self, count: int) -> None:
         """Make room for more items, marked as unseen; their IDs start at the unknown one.
 

@@ -47,6 +47,14 @@ class GrowingItemEmbedder(Protocol):
         """Make room for more items, unseen ones."""
 
 
+@runtime_checkable
+class StartingItemEmbedder(Protocol):
+    """What an item encoder also has if new IDs can start from what it learned of unknown ones."""
+
+    def start_ids(self) -> None:
+        """Start every ID at the vector of unknown IDs, if that has learned anything."""
+
+
 FusionBuilder = Callable[[ODMTConfig, int, int, Mapping[str, int]], nn.Module]
 _FUSIONS: dict[str, FusionBuilder] = {}
 

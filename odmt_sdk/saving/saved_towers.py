@@ -21,6 +21,7 @@ from odmt_sdk.hub.sharing import share_again
 from odmt_sdk.hub.transfer import TransferReport, plan_transfer
 from odmt_sdk.hub.weights import check_finite, put_weights
 from odmt_sdk.items.feature_set import FeatureSet
+from odmt_sdk.items.fusion import StartingItemEmbedder
 from odmt_sdk.saving.describing import describe, whole_weights, write_card
 from odmt_sdk.saving.fitting import (
     catalogue_weights,
@@ -232,8 +233,9 @@ class SavedTowers(SourceTowers):
             adapter: as when it was wrapped.
             forward_fn: as when it was wrapped.
             transfer: take what does not belong to single items, for the catalogue of
-                `item_features`. IDs start anew, and so does what reads modalities or widths of
-                features that the adapter does not know; `transfer_report` says what was taken.
+                `item_features`. IDs start anew, from the learned vector of unknown ones where there
+                is one, and so does what reads modalities or widths of features that the adapter
+                does not know; `transfer_report` says what was taken.
             freeze: with `transfer`, do not train what was taken.
             map_location: device for the model; None = that of the backbone.
             dtype: type of the floating-point weights; None = as saved.
@@ -279,6 +281,8 @@ class SavedTowers(SourceTowers):
                 allow_non_finite=allow_non_finite,
             )
             share_again(model, saved.description.shared_weights)
+            if transfer and isinstance(model.item_encoder, StartingItemEmbedder):
+                model.item_encoder.start_ids()
             model.to(device=map_location, dtype=dtype)
             model._take_embeddings(saved, dtype=dtype, allow_non_finite=allow_non_finite)
         if freeze:

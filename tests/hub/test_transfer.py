@@ -178,3 +178,23 @@ class TestRefusals:
             ODMTWrapper.from_pretrained(folder, MyModel(), transfer=True)
         with pytest.raises(ValueError, match="freeze=True goes with transfer=True"):
             ODMTWrapper.from_pretrained(folder, MyModel(), freeze=True)
+
+
+def test_ids_start_from_the_learned_vector_of_unknown_ones(saved, folder):
+    model, _ = saved
+    loaded = transfer(folder, other_features())
+    unknown = model.item_encoder.missing_tokens["id"]
+    assert unknown.any()
+    table = loaded.item_encoder.id_embedding.weight
+    assert table.requires_grad
+    assert torch.equal(table[1:], unknown.expand(20, -1))
+    assert not table[0].any()
+    before = loaded.recommend([["new-3"]], k=5)
+    loaded.set_item_popularity(torch.ones(21))  # no item counts as unseen any more
+    assert loaded.recommend([["new-3"]], k=5) == before
+
+
+def test_ids_are_drawn_where_nothing_was_learned_of_unknown_ones(tmp_path):
+    toy_model(num_layers=1).save_pretrained(tmp_path)
+    table = transfer(tmp_path, other_features()).item_encoder.id_embedding.weight
+    assert len(table[1:].unique(dim=0)) == 20
