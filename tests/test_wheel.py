@@ -69,7 +69,7 @@ def test_wheel_lists_loads_and_recommends_offline(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == str(tmp_path / "site" / "odmt_sdk" / "__init__.py")
     adapters = shipped_adapters()
-    assert len(adapters) >= 2
+    assert len(adapters) >= 3
     found = [line.split() for line in lines if line.startswith("found ")]
     assert [name for _, name, *_ in found] == [adapter.name for adapter in adapters]
     assert all(len(item_ids) == 2 for _, _, *item_ids in found)
