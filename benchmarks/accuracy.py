@@ -60,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--hidden-size", type=int, default=64)
     made.add_argument("--epochs", type=int, default=60, help="at most")
-    made.add_argument("--patience", type=int, default=10, help="epochs without a better validation")
+    made.add_argument(
+        "--patience", type=int, help="epochs without a better validation; default as in fit"
+    )
     made.add_argument("--batch-size", type=int, default=128)
     made.add_argument("--weight-decay", type=float, default=0.1)
     made.add_argument("--warmup-steps", type=int, default=200)

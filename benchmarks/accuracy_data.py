@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from film_data import film_table
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -19,7 +20,6 @@ from torch.nn import functional as F
 from odmt_sdk import Interactions, ItemFeatures, ItemVocabulary, leave_one_out
 from odmt_sdk.data.splits import Split
 from odmt_sdk.items.modality import ModalityTokens
-from odmt_sdk.tables import read_columns
 
 COLD = 5  # fewer training interactions than this
 POPULAR_SHARE = 0.1  # of the catalogue, by training interactions
@@ -114,10 +114,8 @@ def _features(folder: Path, settings: DataSettings, cache: Path) -> ItemFeatures
     if small.exists():
         return _read(small)
     if not whole.exists():
-        table = read_columns(folder / "items.parquet", ["item_id", "text"])
-        paths = [folder / "images" / f"{item_id}.jpg" for item_id in table["item_id"]]
         extracted = ItemFeatures.from_items(
-            {**table, "image": [path if path.exists() else None for path in paths]},
+            film_table(folder),
             text_encoder=settings.text_encoder,
             text_pooling=settings.text_pooling,
             image_encoder=settings.image_encoder,

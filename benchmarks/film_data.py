@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from odmt_sdk import Interactions, ItemFeatures, leave_one_out
-from odmt_sdk.data.sequences import SequenceDataset
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
 from odmt_sdk.data.splits import Split
+from odmt_sdk.evaluation.ranks import target_ranks
 from odmt_sdk.tables import read_columns
 
 # The published models, whatever folder they are read from: features of both come from these.
@@ -29,6 +30,21 @@ EXTRACTION: dict[str, Any] = {
     "max_text_tokens": 128,
     "max_image_tokens": 1,
 }
+
+
+def film_table(folder: Path, *columns: str) -> dict[str, Any]:
+    """The films of a folder.
+
+    Args:
+        folder: the data set.
+        *columns: to read beside "item_id" and "text".
+
+    Returns:
+        Column -> values, and "image" -> the picture's path, None where there is none.
+    """
+    table = read_columns(folder / "items.parquet", ["item_id", "text", *columns])
+    pictures = [folder / "images" / f"{item_id}.jpg" for item_id in table["item_id"]]
+    return {**table, "image": [picture if picture.exists() else None for picture in pictures]}
 
 
 def film_features(folder: Path, encoders: dict[str, str], cache: Path) -> ItemFeatures:
@@ -46,10 +62,8 @@ def film_features(folder: Path, encoders: dict[str, str], cache: Path) -> ItemFe
     if path.is_dir():
         features = ItemFeatures.open(path)
     else:
-        table = read_columns(folder / "items.parquet", ["item_id", "text"])
-        pictures = [folder / "images" / f"{item_id}.jpg" for item_id in table["item_id"]]
         features = ItemFeatures.from_items(
-            {**table, "image": [picture if picture.exists() else None for picture in pictures]},
+            film_table(folder),
             text_encoder=encoders["text"],
             image_encoder=encoders["image"],
             path=path,
@@ -121,7 +135,7 @@ def windows(sequences: SequenceDataset, positions: int) -> SequenceDataset:
     return SequenceDataset(np.concatenate(pieces), offsets, max_seq_length=positions)
 
 
-def popularity_ranks(split: Split, dataset: Any) -> torch.Tensor:
+def popularity_ranks(split: Split, dataset: RankingDataset) -> torch.Tensor:
     """Rank each target by training interactions, among what its user has not seen.
 
     Args:
@@ -131,12 +145,11 @@ def popularity_ranks(split: Split, dataset: Any) -> torch.Tensor:
     Returns:
         (Q,) ranks; films of equal counts stand in the order of their rows.
     """
-    order = split.item_counts.double()
-    order -= torch.arange(len(order)) / (2 * len(order))
-    order[0] = -torch.inf  # padding
-    ranks = []
-    for query in dataset:
-        above = order > order[query["target_ids"]]
-        above[query["seen_ids"]] = False
-        ranks.append(1 + int(above.sum()))
-    return torch.tensor(ranks)
+    order = split.item_counts.argsort(descending=True, stable=True)  # (N + 1,)
+    scores = torch.empty(len(order)).index_copy_(0, order, -torch.arange(float(len(order))))
+    return target_ranks(
+        torch.ones(len(dataset), 1),
+        scores[:, None],
+        dataset.targets,
+        excluded=[query["seen_ids"] for query in dataset],
+    )

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from film_data import film_table
 from torch.utils.data import Dataset
 
 from odmt_sdk import (
@@ -36,7 +37,6 @@ from odmt_sdk import (
 from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.evaluate import FUSED, rank_targets
-from odmt_sdk.tables import read_columns
 from odmt_sdk.vocabulary import ItemVocabulary
 
 CUT = 10
@@ -81,10 +81,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[Interactions, ItemFeatures]:
     if arguments.events:
         interactions = interactions.last(arguments.events)
     interactions = interactions.k_core(5)
-    items = read_columns(arguments.data / "items.parquet", ["item_id", "text"])
-    paths = [arguments.data / "images" / f"{item_id}.jpg" for item_id in items["item_id"]]
     features = ItemFeatures.from_items(
-        {**items, "image": [path if path.exists() else None for path in paths]},
+        film_table(arguments.data),
         text_encoder=arguments.text_encoder,
         text_pooling=arguments.text_pooling,
         image_encoder=arguments.image_encoder,

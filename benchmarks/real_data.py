@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from film_data import film_table
 
 from odmt_sdk import (
     Interactions,
@@ -25,7 +26,6 @@ from odmt_sdk import (
     leave_one_out,
 )
 from odmt_sdk.evaluation.table import metrics_table
-from odmt_sdk.tables import read_columns
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1, help="of backbone and item encoder")
     parser.add_argument("--warmup-steps", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--patience", type=int, default=5)
+    parser.add_argument("--patience", type=int, help="epochs; default as in fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictured", type=int, default=4, help="users in the picture")
     parser.add_argument("--published", action="store_true", help="wrap with ODMTConfig.paper()")
@@ -54,9 +54,7 @@ def main() -> None:
 
     interactions = Interactions.from_table(arguments.data / "interactions.parquet")
     interactions = interactions.last(arguments.positions + 3).k_core(5)
-    items = read_columns(arguments.data / "items.parquet", ["item_id", "title", "text"])
-    paths = [arguments.data / "images" / f"{item_id}.jpg" for item_id in items["item_id"]]
-    items = {**items, "image": [path if path.exists() else None for path in paths]}
+    items = film_table(arguments.data, "title")
     print(interactions)
 
     start = time.perf_counter()

@@ -96,7 +96,8 @@ def once(path: Path, make: Any, *arguments: Any) -> dict[str, Any]:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(make(*arguments)) + "\n")
         part.replace(path)
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def load(folder: Path, arguments: argparse.Namespace) -> tuple[Split, ItemFeatures]:
@@ -220,7 +221,7 @@ def train(
 
 
 def start_from(adapter: str | None, features: ItemFeatures) -> ODMTWrapper:
-    """A model for a catalogue: the adapter's content part, or the same model from scratch."""
+    """A model for a catalogue: the adapter's content part, or the default from scratch."""
     if adapter is not None:
         return ODMTWrapper.from_pretrained(adapter, item_features=features, transfer=True)
     return ODMTWrapper(SASRec(64, max_seq_length=50), features, ODMTConfig(), check=False)

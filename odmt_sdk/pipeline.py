@@ -130,12 +130,15 @@ def fit(
             learning_rate=learning_rate, backbone_learning_rate=backbone_learning_rate
         )
         optimizer = LazyAdamW(groups, weight_decay=weight_decay)
+    training = TrainingArguments(output_dir=str(output_dir), **settings)
     if patience is None:
-        steps_per_epoch = math.ceil(len(split.train) / batch_size)
-        patience = max(5, math.ceil(2 * warmup_steps / max(steps_per_epoch, 1)))
+        per_step = training.train_batch_size * training.world_size
+        per_step *= training.gradient_accumulation_steps
+        steps_per_epoch = max(1, math.ceil(len(split.train) / per_step))
+        patience = max(5, math.ceil(2 * warmup_steps / steps_per_epoch))
     trainer = ODMTTrainer(
         model=model,
-        args=TrainingArguments(output_dir=str(output_dir), **settings),
+        args=training,
         train_dataset=split.train,
         eval_dataset=split.validation,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=patience), *callbacks],

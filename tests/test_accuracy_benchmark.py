@@ -27,7 +27,7 @@ def accuracy(monkeypatch):
     names = ("methods", "statistics", "data", "cells", "report")
     modules = {name: importlib.import_module(f"accuracy_{name}") for name in names}
     yield SimpleNamespace(main=importlib.import_module("accuracy"), **modules)
-    for name in ("accuracy", *(f"accuracy_{name}" for name in names)):
+    for name in ("accuracy", "film_data", *(f"accuracy_{name}" for name in names)):
         sys.modules.pop(name)
 
 

@@ -68,7 +68,8 @@ class SourceBackbones(nn.Module):
         ids = {"item_ids": item_ids} if getattr(backbone, "reads_item_ids", False) else {}
         if one_each and can_read_one_state(backbone):
             only_at = positions % inputs_embeds.shape[1]  # (B,)
-            return backbone(inputs_embeds, attention_mask, only_at=only_at)  # type: ignore[no-any-return]
+            state: torch.Tensor = backbone(inputs_embeds, attention_mask, only_at=only_at)
+            return state
         hidden = backbone(inputs_embeds, attention_mask, **ids)
         expected = inputs_embeds[:, 0].shape if last_only else inputs_embeds.shape
         if not isinstance(hidden, torch.Tensor) or hidden.shape != expected:
