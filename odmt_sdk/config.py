@@ -7,6 +7,24 @@ from typing import Any, Literal, Self, get_args
 
 IdVisibility = Literal["one_way", "mutual"]
 
+# What decides how a model is trained, and nothing of what its weights mean.
+TRAINING_SETTINGS = (
+    "dropout",
+    "modality_dropout",
+    "id_dropout",
+    "prefix_augmentation",
+    "teaching_graph",
+    "distillation_temperature",
+    "distillation_weight",
+    "distillation_warmup_epochs",
+    "detach_teacher",
+    "logq_correction",
+    "item_chunk_size",
+    "loss_chunk_size",
+    "sparse_id_gradients",
+    "gather_candidates",
+)
+
 
 @dataclass(kw_only=True)
 class ODMTConfig:
@@ -185,6 +203,30 @@ class ODMTConfig:
                 "A newer odmt-sdk may have written them: upgrade, or remove them"
             )
         return cls(**settings)
+
+    def trained_with(self, settings: Mapping[str, Any]) -> Self:
+        """The same model, trained in another way.
+
+        Args:
+            settings: names among `TRAINING_SETTINGS`, and values.
+
+        Returns:
+            A new configuration.
+
+        Raises:
+            ValueError: if another setting is named or a value breaks its rule.
+
+        Examples:
+            >>> ODMTConfig(id_dropout=0.5).trained_with({"id_dropout": 0.0}).id_dropout
+            0.0
+        """
+        others = sorted(set(settings) - set(TRAINING_SETTINGS))
+        if others:
+            raise ValueError(
+                f"{others} cannot change for weights that are there; of how to train, "
+                f"{sorted(TRAINING_SETTINGS)} can"
+            )
+        return dataclasses.replace(self, **settings)
 
 
 def check_heads(hidden_size: int, num_heads: int) -> None:

@@ -4,8 +4,9 @@ import contextlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -70,6 +71,18 @@ class OpenAdapter:
     weights: Mapping[str, SavedTensor]
     vocabulary: ItemVocabulary | None
     item_embeddings: Mapping[str, SavedTensor]
+
+    def trained_with(self, settings: Mapping[str, Any]) -> Self:
+        """The same adapter, to be trained on in another way.
+
+        Args:
+            settings: as for `ODMTConfig.trained_with`.
+
+        Returns:
+            A new description of the same files.
+        """
+        config = self.description.config.trained_with(settings)
+        return replace(self, description=replace(self.description, config=config))
 
 
 def write_adapter(folder: Path, content: AdapterContent, *, max_shard_size: int | str) -> None:

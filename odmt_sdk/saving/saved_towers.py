@@ -211,6 +211,7 @@ class SavedTowers(SourceTowers):
         forward_fn: Callable[..., Any] | None = None,
         transfer: bool = False,
         freeze: bool = False,
+        training_settings: Mapping[str, Any] | None = None,
         map_location: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         allow_non_finite: bool = False,
@@ -237,6 +238,8 @@ class SavedTowers(SourceTowers):
                 is one, and so does what reads modalities or widths of features that the adapter
                 does not know; `transfer_report` says what was taken.
             freeze: with `transfer`, do not train what was taken.
+            training_settings: settings of `ODMTConfig` to train on with, in place of the saved
+                ones, such as `{"id_dropout": 0.0}`; those that weights do not depend on.
             map_location: device for the model; None = that of the backbone.
             dtype: type of the floating-point weights; None = as saved.
             allow_non_finite: accept weights that are NaN or infinite.
@@ -253,12 +256,14 @@ class SavedTowers(SourceTowers):
         Raises:
             AdapterError: if there is no adapter, it is damaged, or it does not fit the backbone or
                 the features; the Hub's refusals too.
-            ValueError: if `transfer` lacks features, or `freeze` lacks `transfer`.
+            ValueError: if `transfer` lacks features, `freeze` lacks `transfer`, or a training
+                setting is none or breaks its rule.
         """
         if freeze and not transfer:
             raise ValueError("freeze=True goes with transfer=True: it keeps what was taken")
         if transfer and item_features is None:
             raise ValueError("transfer=True needs item_features= of the other catalogue")
+        ODMTConfig().trained_with(training_settings or {})  # refused before anything is downloaded
         options = HubOptions(
             revision=revision,
             token=token,
@@ -268,7 +273,8 @@ class SavedTowers(SourceTowers):
         )
         ready = item_features is None
         folder = locate(path, subfolder, options, item_embeddings=ready)
-        with _loading(path), open_adapter(folder, item_embeddings=ready) as saved:
+        with _loading(path), open_adapter(folder, item_embeddings=ready) as opened:
+            saved = opened.trained_with(training_settings or {})
             features = item_features if transfer else _join_features(saved, item_features)
             model = fitting_model(
                 cls, saved, backbone, {"adapter": adapter, "forward_fn": forward_fn}

@@ -1,5 +1,6 @@
 """Taking what was learned of content into another catalogue."""
 
+import dataclasses
 import json
 
 import pytest
@@ -198,3 +199,35 @@ def test_ids_are_drawn_where_nothing_was_learned_of_unknown_ones(tmp_path):
     toy_model(num_layers=1).save_pretrained(tmp_path)
     table = transfer(tmp_path, other_features()).item_encoder.id_embedding.weight
     assert len(table[1:].unique(dim=0)) == 20
+
+
+def test_training_settings_replace_the_saved_ones(folder):
+    loaded = transfer(folder, other_features(), training_settings={"id_dropout": 0.0})
+    unchanged = transfer(folder, other_features())
+    assert unchanged.item_encoder.id_dropout == unchanged.config.id_dropout == 0.1
+    assert loaded.config == dataclasses.replace(unchanged.config, id_dropout=0.0)
+    assert loaded.item_encoder.id_dropout == 0.0
+    for name, value in unchanged.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_training_settings_are_for_the_same_items_too(saved):
+    _, path = saved
+    loaded = ODMTWrapper.from_pretrained(
+        path / "a", MyModel(), training_settings={"distillation_weight": 0.0}
+    )
+    assert loaded.config.distillation_weight == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_layers": 3}, "'num_layers'.*cannot change for weights that are there"),
+        ({"fusion": "id"}, "'fusion'"),
+        ({"id_dorpout": 0.0}, "'id_dorpout'.*'id_dropout'"),
+        ({"id_dropout": 1.5}, "id_dropout=1.5 must be at least 0 and below 1"),
+    ],
+)
+def test_other_settings_are_refused_at_the_door(folder, settings, said):
+    with pytest.raises(ValueError, match=said):
+        transfer(folder, other_features(), training_settings=settings)
