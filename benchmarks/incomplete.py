@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--modality-dropout", type=float, default=0.0)
     parser.add_argument("--id-dropout", type=float, nargs="+", default=[0.0, 0.3])
     parser.add_argument("--distillation-weight", type=float, default=ODMTConfig.distillation_weight)
-    parser.add_argument("--standardize", action="store_true")
+    parser.add_argument("--no-standardize", action="store_true", help="leave features as they come")
     parser.add_argument("--validation", action="store_true", help="report it in place of the test")
     arguments = parser.parse_args()
 
@@ -295,7 +295,7 @@ def train(
     path: Path,
 ) -> ODMTWrapper:
     torch.manual_seed(seed)
-    if arguments.standardize:
+    if not arguments.no_standardize:
         features = features.standardize()
     backbone = SASRec(arguments.hidden_size, max_seq_length=arguments.positions)
     model = ODMTWrapper(backbone, features, config)
