@@ -47,7 +47,7 @@ from odmt_sdk.tables import read_columns
 METRIC = "ndcg@10"
 SHARES = {"a tenth": 0.1, "all": 1.0}
 STARTS = ("scratch", "adapter")
-PRIORS = (0.5, 1.0, 2.0, 4.0, 8.0)  # weights of the log popularity beside the scores
+PRIORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # weights of the log popularity beside the scores
 
 
 def main() -> None:
@@ -122,16 +122,17 @@ def untrained(
     model = start_from(arguments.adapter, features)
     counts = split.item_counts
     prior = (1 + counts.float()).log()  # (N + 1,)
-    known = scores_of(model, split.validation)
+    scores, known = scores_of(model, split.test), scores_of(model, split.validation)
     # What the adapter thinks of an item whoever asks is a guess at its popularity: the counts of
     # this catalogue know better.
     usual = known.mean(0)  # (N + 1,)
-    chosen = max(PRIORS, key=lambda w: ndcg(ranks_by(known - usual + w * prior, split.validation)))
-    scores = scores_of(model, split.test)
+    spread = (known - usual).std()
+    own, told = (scores - usual) / spread, (known - usual) / spread
+    chosen = max(PRIORS, key=lambda w: ndcg(ranks_by(told + w * prior, split.validation)))
     ranks = {
         "popularity": popularity_ranks(split, split.test),
         "adapter": ranks_by(scores, split.test),
-        "adapter with popularity": ranks_by(scores - usual + chosen * prior, split.test),
+        "adapter with popularity": ranks_by(own + chosen * prior, split.test),
     }
     groups = target_groups(split.test.targets, counts)
     popular = gains(ranks["popularity"], METRIC)
@@ -221,9 +222,14 @@ def train(
 
 
 def start_from(adapter: str | None, features: ItemFeatures) -> ODMTWrapper:
-    """A model for a catalogue: the adapter's content part, or the default from scratch."""
+    """A model for a catalogue: the adapter's content part, or the default from scratch.
+
+    Both are trained in the same way, by the defaults.
+    """
     if adapter is not None:
-        return ODMTWrapper.from_pretrained(adapter, item_features=features, transfer=True)
+        return ODMTWrapper.from_pretrained(
+            adapter, item_features=features, transfer=True, training_settings={"id_dropout": 0.0}
+        )
     return ODMTWrapper(SASRec(64, max_seq_length=50), features, ODMTConfig(), check=False)
 
 
