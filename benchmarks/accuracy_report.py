@@ -63,6 +63,7 @@ def write_report(rows: Sequence[Row], budget: Mapping[str, Any], output: Path) -
         parts.append(_section(data, backbone, compared, verdicts))
         draw_bars(compared, output / "figures" / f"{data}-{backbone}-bars.png")
         draw_curves(compared, output / "figures" / f"{data}-{backbone}-curves.png")
+    draw_overview(rows, output / "figures" / "overview.png")
     parts.append(
         "Budget: "
         + "; ".join(f"{name} {value}" for name, value in budget.items())
@@ -172,6 +173,35 @@ def draw_bars(rows: Sequence[Row], path: Path) -> None:
         axis.invert_yaxis()
         axis.locator_params(axis="x", nbins=5)
         axis.set_title(f"{rows[0].data}, {rows[0].backbone}: {metric}", fontsize=9)
+    _save(figure, path)
+
+
+def draw_overview(rows: Sequence[Row], path: Path) -> None:
+    """The deciding metrics of every method, by data set and backbone."""
+    import matplotlib.pyplot as plt
+
+    studies = list(dict.fromkeys((row.data, row.backbone) for row in rows))
+    methods = list(dict.fromkeys(row.method.name for row in rows))
+    width = 0.8 / len(methods)
+    figure, axes = plt.subplots(
+        len(DECIDING), 1, figsize=(1.5 * len(studies) + 2.5, 5.5), sharex=True
+    )
+    for axis, metric in zip(axes, DECIDING, strict=True):
+        for number, method in enumerate(methods):
+            found = [row for row in rows if row.method.name == method]
+            places = [studies.index((row.data, row.backbone)) + number * width for row in found]
+            means, deviations = zip(
+                *(mean_and_deviation(row.values(metric)) for row in found), strict=True
+            )
+            colour = "tab:blue" if number == 0 else str(0.3 + 0.5 * number / len(methods))
+            axis.bar(places, means, width, yerr=deviations, color=colour, label=method)
+        axis.set_ylabel(metric)
+    axes[-1].set_xticks(
+        [place + 0.4 - width / 2 for place in range(len(studies))],
+        [f"{data}\n{backbone}" for data, backbone in studies],
+        fontsize=8,
+    )
+    axes[0].legend(fontsize=8, ncols=len(methods), loc="upper right")
     _save(figure, path)
 
 
