@@ -5,7 +5,7 @@ and `images/<item_id>.jpg`, which some items may lack.
 """
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +47,39 @@ def film_table(folder: Path, *columns: str) -> dict[str, Any]:
     return {**table, "image": [picture if picture.exists() else None for picture in pictures]}
 
 
-def film_features(folder: Path, encoders: dict[str, str], cache: Path) -> ItemFeatures:
+def film_features(
+    folder: Path,
+    encoders: dict[str, str],
+    cache: Path,
+    *,
+    shorten: Callable[[str], str] | None = None,
+) -> ItemFeatures:
     """Features of a folder's films, extracted the first time.
 
     Args:
         folder: the data set.
         encoders: "text" and "image" -> folder or Hub name.
         cache: where features are kept.
+        shorten: what to take of each text; then there are no pictures.
 
     Returns:
         The features, whose provenance names the published encoders.
     """
-    path = cache / folder.name
+    path = cache / (folder.name + (f"-{shorten.__name__}" if shorten else ""))
     if path.is_dir():
         features = ItemFeatures.open(path)
     else:
-        features = ItemFeatures.from_items(
-            film_table(folder),
-            text_encoder=encoders["text"],
-            image_encoder=encoders["image"],
-            path=path,
-            **EXTRACTION,
-        )
+        films = film_table(folder)
+        settings: dict[str, Any] = {**EXTRACTION, "text_encoder": encoders["text"]}
+        if shorten is None:
+            settings["image_encoder"] = encoders["image"]
+        else:
+            films = {
+                "item_id": films["item_id"],
+                "text": [text and shorten(text) for text in films["text"]],
+            }
+            del settings["max_image_tokens"]
+        features = ItemFeatures.from_items(films, path=path, **settings)
     kept = {name: features[name] for name in features.modalities}
     in_memory = ItemFeatures(features.vocabulary, kept)
     in_memory.provenance = {

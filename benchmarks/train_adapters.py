@@ -17,16 +17,18 @@ from typing import Any
 
 import torch
 from film_data import ENCODERS, film_features, film_interactions, split_in_windows
+from film_texts import VERSIONS, VariedTexts, VaryWhileTraining
 from torch import nn
 
-from odmt_sdk import GRU4Rec, ItemFeatures, ODMTConfig, ODMTWrapper, SASRec, evaluate, fit
+from odmt_sdk import GRU4Rec, ODMTConfig, ODMTWrapper, SASRec, evaluate, fit
 from odmt_sdk.data.splits import Split
 
 HIDDEN_SIZE = 64
 POSITIONS = 50
-ID_DROPOUT = 0.5  # content learns to stand alone: for new films, and other catalogues
+# Content learns to stand alone, text without a picture too: for new films, and other catalogues.
+HIDDEN = {"id_dropout": 0.5, "modality_dropout": 0.2}
 KEPT = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
-SETTINGS: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "epochs": 4, "patience": 4}
+SETTINGS: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3, "epochs": 10, "patience": 10}
 DATASET = "MovieLens-1M with texts and posters"
 TERMS = (
     "Trained on MovieLens-1M, which is for research and not for commercial use, and asks to be "
@@ -84,8 +86,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     encoders = {"text": arguments.text_encoder, "image": arguments.image_encoder}
-    features = film_features(arguments.data, encoders, arguments.features).standardize()
-    split, features = split_in_windows(film_interactions(arguments.data), features, POSITIONS)
+    whole = film_features(arguments.data, encoders, arguments.features).standardize()
+    split, whole = split_in_windows(film_interactions(arguments.data), whole, POSITIONS)
+    # Another catalogue may tell less of a film, and is standardized by what it tells.
+    versions = [
+        film_features(arguments.data, encoders, arguments.features, shorten=shorten)
+        for shorten in VERSIONS
+    ]
+    features = VariedTexts(
+        whole, [version.standardize().select(whole.vocabulary) for version in versions]
+    )
     settings = {**SETTINGS, "epochs": arguments.epochs}
     for seed in arguments.seeds:
         for name in arguments.adapters:
@@ -101,7 +111,7 @@ def main() -> None:
 def train(
     name: str,
     split: Split,
-    features: ItemFeatures,
+    features: VariedTexts,
     seed: int,
     folder: Path,
     settings: dict[str, Any],
@@ -121,7 +131,7 @@ def train(
     """
     recipe = RECIPES[name]
     torch.manual_seed(seed)
-    config = ODMTConfig(max_seq_length=POSITIONS, id_dropout=ID_DROPOUT)
+    config = ODMTConfig(max_seq_length=POSITIONS, **HIDDEN)
     model = ODMTWrapper(recipe.backbone(), features, config, check=False)
     result = fit(
         model,
@@ -130,6 +140,7 @@ def train(
         seed=seed,
         resume=True,
         k=(10, 20),
+        callbacks=[VaryWhileTraining(features)],
         disable_tqdm=True,
         **settings,
     )
@@ -139,7 +150,9 @@ def train(
         other, title = recipe.content
         model.save_pretrained(folder / other, content_only=True)
         # measured as it will be used: no film has an ID
-        loaded = ODMTWrapper.from_pretrained(folder / other, item_features=features, transfer=True)
+        loaded = ODMTWrapper.from_pretrained(
+            folder / other, item_features=features.features, transfer=True
+        )
         results = {
             part: evaluate(loaded, getattr(split, part), k=(10, 20), progress=False)
             for part in ("validation", "test")

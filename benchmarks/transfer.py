@@ -47,6 +47,7 @@ from odmt_sdk.tables import read_columns
 METRIC = "ndcg@10"
 SHARES = {"a tenth": 0.1, "all": 1.0}
 STARTS = ("scratch", "adapter")
+AS_BY_DEFAULT = {"id_dropout": 0.0, "modality_dropout": 0.0}
 PRIORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # weights of the log popularity beside the scores
 
 
@@ -228,7 +229,7 @@ def start_from(adapter: str | None, features: ItemFeatures) -> ODMTWrapper:
     """
     if adapter is not None:
         return ODMTWrapper.from_pretrained(
-            adapter, item_features=features, transfer=True, training_settings={"id_dropout": 0.0}
+            adapter, item_features=features, transfer=True, training_settings=AS_BY_DEFAULT
         )
     return ODMTWrapper(SASRec(64, max_seq_length=50), features, ODMTConfig(), check=False)
 

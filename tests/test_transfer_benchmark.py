@@ -11,12 +11,12 @@ import pytest
 import torch
 from toys import toy_split
 
-from odmt_sdk import make_shop
+from odmt_sdk import ItemFeatures, make_shop
 from odmt_sdk.data.sequences import SequenceDataset
 from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("film_data", "train_adapters", "transfer", "transfer_report")
+NAMES = ("film_data", "film_texts", "train_adapters", "transfer", "transfer_report")
 
 
 @pytest.fixture
@@ -81,6 +81,47 @@ def test_steps_to_a_goal(study):
     assert study.transfer_report.steps_to(curve, 0.4) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "short", "peopleless"),
+    [
+        (
+            "Dr. No (1962). Genres: Action, Thriller. Director: Terence Young. Cast: Sean Connery, "
+            "J. Lord, Ed Begley Jr.. A spy. He travels.",
+            "Dr. No (1962). Genres: Action, Thriller",
+            "Dr. No (1962). Genres: Action, Thriller. A spy. He travels.",
+        ),
+        ("Heat (1995). Genres: Crime", "Heat (1995). Genres: Crime", "Heat (1995). Genres: Crime"),
+        ("A film of no year. Plot.", "A film of no year. Plot.", "A film of no year. Plot."),
+    ],
+)
+def test_what_others_may_know_of_a_film(study, text, short, peopleless):
+    assert study.film_texts.title_and_genres(text) == short
+    assert study.film_texts.without_people(text) == peopleless
+
+
+def test_texts_vary_while_training_only(study):
+    item_ids = [f"film-{i}" for i in range(200)]
+    whole, *others = (
+        ItemFeatures.from_tensors(
+            item_ids=item_ids,
+            text=torch.full((201, 1, 3), float(version)),
+            image=torch.randn(201, 2, 4, generator=torch.Generator().manual_seed(0)),
+        )
+        for version in range(3)
+    )
+    features = study.film_texts.VariedTexts(whole, others)
+    varying = study.film_texts.VaryWhileTraining(features)
+    rows = torch.arange(1, 201)
+    assert features.gather(rows)["text"].tokens.unique().tolist() == [0]
+    varying.on_epoch_begin(None, None, None)
+    texts, images = features.gather(rows)["text"].tokens, features.gather(rows)["image"].tokens
+    assert texts.unique().tolist() == [0, 1, 2]
+    assert torch.equal(texts, texts[..., :1].expand_as(texts))  # a version is taken whole
+    assert torch.equal(images, whole.gather(rows)["image"].tokens)
+    varying.on_epoch_end(None, None, None)
+    assert features.gather(rows)["text"].tokens.unique().tolist() == [0]
+
+
 @pytest.mark.slow
 def test_an_adapter_is_trained_and_started_from(study, tmp_path, monkeypatch, capsys):
     folder = _films(tmp_path / "films")
@@ -136,12 +177,14 @@ def _films(folder):
 
 
 def _with(encoders):
-    from odmt_sdk import ItemFeatures
-
     extract = ItemFeatures.from_items
 
     def from_items(items, **settings):
-        replaced = {f"{name}_encoder": encoder for name, encoder in encoders.items()}
+        replaced = {
+            f"{name}_encoder": encoder
+            for name, encoder in encoders.items()
+            if f"{name}_encoder" in settings
+        }
         return extract(items, **{**settings, **replaced, "num_workers": 0, "progress": False})
 
     return from_items
