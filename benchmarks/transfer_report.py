@@ -35,6 +35,13 @@ def steps_to(curve: Sequence[Sequence[float]], goal: float) -> float | None:
     return next((step for step, value in curve if value >= goal), None)
 
 
+def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:
+    """The mean of curves of (step, value) at the same steps."""
+    return [
+        (points[0][0], mean(value for _, value in points)) for points in zip(*curves, strict=True)
+    ]
+
+
 def _untrained(zero: dict[str, Any]) -> str:
     rows = [["data", "recommends", "hit_rate@10", METRIC, "over popularity, 95 %"]]
     for data, one in zero.items():
@@ -89,14 +96,18 @@ def _steps(cells: list[dict[str, Any]]) -> str:
         pairs = zip(
             _of(cells, data, share, "scratch"), _of(cells, data, share, "adapter"), strict=False
         )
-        for scratch, adapter in pairs:
-            goal = max(value for _, value in scratch["curve"])
-            needed, reached = steps_to(scratch["curve"], goal), steps_to(adapter["curve"], goal)
+        curves = {str(one["seed"]): (one["curve"], other["curve"]) for one, other in pairs}
+        if len(curves) > 1:
+            scratch, adapter = zip(*curves.values(), strict=True)
+            curves["mean of all"] = (mean_curve(scratch), mean_curve(adapter))
+        for seed, (scratch, adapter) in curves.items():
+            goal = max(value for _, value in scratch)
+            needed, reached = steps_to(scratch, goal), steps_to(adapter, goal)
             rows.append(
                 [
                     data,
                     share,
-                    str(scratch["seed"]),
+                    seed,
                     f"{needed:g}",
                     "not reached" if reached is None else f"{reached:g}",
                     "" if reached is None or not needed else f"{reached / needed:.0%}",

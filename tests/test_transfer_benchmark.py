@@ -122,6 +122,11 @@ def test_texts_vary_while_training_only(study):
     assert features.gather(rows)["text"].tokens.unique().tolist() == [0]
 
 
+def test_the_mean_of_curves(study):
+    curves = [[(10, 0.1), (20, 0.3)], [(10, 0.3), (20, 0.5)]]
+    assert study.transfer_report.mean_curve(curves) == [(10, 0.2), (20, 0.4)]
+
+
 @pytest.mark.slow
 def test_an_adapter_is_trained_and_started_from(study, tmp_path, monkeypatch, capsys):
     folder = _films(tmp_path / "films")
