@@ -10,30 +10,27 @@ methods. Nothing is trained.
 import argparse
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from accuracy_cells import CHOSEN_BY
 from accuracy_data import Data, DataSettings, load_data
 from accuracy_statistics import gains, mean_and_deviation
-from torch.utils.data import DataLoader
+from query_vectors import Vectors, query_vectors
 
-from odmt_sdk import ODMTWrapper, SequenceCollator
+from odmt_sdk import ODMTWrapper
 from odmt_sdk.evaluation.ranks import target_ranks
 from odmt_sdk.markdown import markdown_table
-from odmt_sdk.scoring import fused_vectors
-
-Vectors = tuple[torch.Tensor, torch.Tensor]  # queries (Q, D) and items (N + 1, D)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder")
     parser.add_argument("--cells", type=Path, required=True, help="--output of accuracy.py")
     parser.add_argument("--backbone", default="SASRec")
     parser.add_argument("--methods", nargs="+", default=["odmt", "late"])
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
 
     found: dict[str, dict[str, dict[str, Vectors]]] = {}  # method -> seed -> source
     data = None
@@ -47,7 +44,8 @@ def main() -> None:
             data = data or load_data(
                 arguments.data, DataSettings(**about), arguments.cells / "features"
             )
-            found.setdefault(method, {})[cell.name] = vectors(cell, data)
+            model = ODMTWrapper.from_pretrained(cell / "adapter", item_features=data.features)
+            found.setdefault(method, {})[cell.name] = query_vectors(model, data.split.validation)
 
     assert data is not None
     rows = [["ranked by", CHOSEN_BY, "cells"]]
@@ -73,27 +71,9 @@ def main() -> None:
     print(markdown_table(rows))
 
 
-@torch.no_grad()
-def vectors(cell: Path, data: Data) -> dict[str, Vectors]:
-    """What each source of a trained cell makes of the validation queries and of all items."""
-    model = ODMTWrapper.from_pretrained(cell / "adapter", item_features=data.features)
-    catalogue = model.encode_catalogue()
-    queries: dict[str, list[torch.Tensor]] = {source: [] for source in model.sources}
-    batches = DataLoader(data.split.validation, batch_size=256, collate_fn=SequenceCollator())
-    for batch in batches:
-        encoded = model.encode_sequences(
-            batch["item_ids"], batch["attention_mask"], item_embeddings=catalogue
-        )
-        for source in model.sources:
-            queries[source].append(encoded[source])
-    return {source: (torch.cat(queries[source]), catalogue[source]) for source in model.sources}
-
-
-def ndcg(mixture: list[Vectors], data: Data) -> float:
+def ndcg(mixture: Sequence[Vectors], data: Data) -> float:
     """Of the validation targets, ranked by the sum of the scores of some sources."""
-    names = [str(number) for number in range(len(mixture))]
-    queries = fused_vectors({n: v[0] for n, v in zip(names, mixture, strict=True)}, names)
-    items = fused_vectors({n: v[1] for n, v in zip(names, mixture, strict=True)}, names)
+    queries, items = (torch.cat(parts, dim=1) for parts in zip(*mixture, strict=True))
     targets = data.split.validation
     seen = [query["seen_ids"] for query in targets]
     ranks = target_ranks(queries, items, targets.targets, excluded=seen)

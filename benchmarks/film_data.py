@@ -24,12 +24,8 @@ ENCODERS = {
     "image": "facebook/deit-tiny-patch16-224",
 }
 # One token a modality: the mean of the text's, and the picture's first.
-EXTRACTION: dict[str, Any] = {
-    "text_pooling": "mean",
-    "text_pooled_only": True,
-    "max_text_tokens": 128,
-    "max_image_tokens": 1,
-}
+TEXTS: dict[str, Any] = {"text_pooling": "mean", "text_pooled_only": True, "max_text_tokens": 128}
+PICTURES: dict[str, Any] = {"max_image_tokens": 1}
 
 
 def film_table(folder: Path, *columns: str) -> dict[str, Any]:
@@ -70,15 +66,12 @@ def film_features(
         features = ItemFeatures.open(path)
     else:
         films = film_table(folder)
-        settings: dict[str, Any] = {**EXTRACTION, "text_encoder": encoders["text"]}
+        settings: dict[str, Any] = {**TEXTS, "text_encoder": encoders["text"]}
         if shorten is None:
-            settings["image_encoder"] = encoders["image"]
+            settings |= {**PICTURES, "image_encoder": encoders["image"]}
         else:
-            films = {
-                "item_id": films["item_id"],
-                "text": [text and shorten(text) for text in films["text"]],
-            }
-            del settings["max_image_tokens"]
+            del films["image"]
+            films["text"] = [text and shorten(text) for text in films["text"]]
         features = ItemFeatures.from_items(films, path=path, **settings)
     kept = {name: features[name] for name in features.modalities}
     in_memory = ItemFeatures(features.vocabulary, kept)

@@ -25,7 +25,7 @@ import torch
 from accuracy_data import target_groups
 from accuracy_statistics import gains, group_metrics, paired_bootstrap
 from film_data import ENCODERS, film_features, film_interactions, popularity_ranks
-from torch.utils.data import DataLoader
+from query_vectors import query_vectors
 from transfer_report import report
 from transformers import TrainerCallback
 
@@ -34,14 +34,12 @@ from odmt_sdk import (
     ODMTConfig,
     ODMTWrapper,
     SASRec,
-    SequenceCollator,
     fit,
     leave_one_out,
 )
 from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.evaluate import FUSED, rank_targets
-from odmt_sdk.scoring import fused_vectors
 from odmt_sdk.tables import read_columns
 
 METRIC = "ndcg@10"
@@ -146,18 +144,10 @@ def untrained(
     }
 
 
-@torch.no_grad()
 def scores_of(model: ODMTWrapper, queries: RankingDataset) -> torch.Tensor:
     """Mean of the sources' scores of every item for every query, (Q, N + 1)."""
-    catalogue = model.encode_catalogue()
-    items = fused_vectors(catalogue, model.sources)  # (N + 1, S D)
-    found = []
-    for batch in DataLoader(queries, batch_size=256, collate_fn=SequenceCollator()):
-        encoded = model.encode_sequences(
-            batch["item_ids"], batch["attention_mask"], item_embeddings=catalogue
-        )
-        found.append(fused_vectors(encoded, model.sources) @ items.T / len(model.sources))
-    return torch.cat(found)
+    vectors = query_vectors(model, queries).values()
+    return torch.stack([users @ items.T for users, items in vectors]).mean(0)
 
 
 def ranks_by(scores: torch.Tensor, queries: RankingDataset) -> torch.Tensor:

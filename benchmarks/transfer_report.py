@@ -98,8 +98,8 @@ def _steps(cells: list[dict[str, Any]]) -> str:
         )
         curves = {str(one["seed"]): (one["curve"], other["curve"]) for one, other in pairs}
         if len(curves) > 1:
-            scratch, adapter = zip(*curves.values(), strict=True)
-            curves["mean of all"] = (mean_curve(scratch), mean_curve(adapter))
+            of_scratch, of_adapter = zip(*curves.values(), strict=True)
+            curves["mean of all"] = (mean_curve(of_scratch), mean_curve(of_adapter))
         for seed, (scratch, adapter) in curves.items():
             goal = max(value for _, value in scratch)
             needed, reached = steps_to(scratch, goal), steps_to(adapter, goal)

@@ -24,10 +24,10 @@ FOLDER = Path("toy-data")
 def accuracy(monkeypatch):
     """The benchmark's modules, by what comes after `accuracy_`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("methods", "statistics", "data", "cells", "report")
+    names = ("methods", "statistics", "data", "cells", "report", "mixtures")
     modules = {name: importlib.import_module(f"accuracy_{name}") for name in names}
     yield SimpleNamespace(main=importlib.import_module("accuracy"), **modules)
-    for name in ("accuracy", "film_data", *(f"accuracy_{name}" for name in names)):
+    for name in ("accuracy", "film_data", "query_vectors", *(f"accuracy_{name}" for name in names)):
         sys.modules.pop(name)
 
 
@@ -204,7 +204,7 @@ def test_nextitnet_reaches_over_the_input(accuracy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, jobs):
+def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, capsys, jobs):
     import pandas as pd
 
     features = {name: torch.randn(13, 3, 5) for name in ("text", "image")}
@@ -244,3 +244,16 @@ def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, jobs):
     assert "against the best alternative" in text
     drawn = {path.name.rpartition("-")[2] for path in (output / "figures").glob("*.png")}
     assert drawn == {"bars.png", "curves.png", "overview.png"}
+
+    capsys.readouterr()
+    mixtures = ["--data", str(folder), "--cells", str(output), "--backbone", "GRU4Rec"]
+    accuracy.mixtures.main([*mixtures, "--methods", "odmt", "id"])
+    lines = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines()]
+    shown = {name.strip(): float(value.split()[0]) for name, value, _ in lines[2:]}
+    assert list(shown)[3:5] == ["odmt", "odmt, all seeds"]
+    for method in ("odmt", "id"):  # as `fit` validated them
+        values = [
+            json.loads((cell.parent / "cell.json").read_text())["validation"]["ndcg@10"]
+            for cell in output.glob(f"cells/*/GRU4Rec/{method}/*/*/test.json")
+        ]
+        assert shown[method] == pytest.approx(sum(values) / 2, abs=1e-4)

@@ -24,7 +24,7 @@ def study(monkeypatch):
     """The benchmark's modules."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-    for name in [*NAMES, "accuracy_data", "accuracy_statistics"]:
+    for name in [*NAMES, "accuracy_data", "accuracy_statistics", "query_vectors"]:
         sys.modules.pop(name, None)
 
 

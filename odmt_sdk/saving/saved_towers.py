@@ -263,7 +263,8 @@ class SavedTowers(SourceTowers):
             raise ValueError("freeze=True goes with transfer=True: it keeps what was taken")
         if transfer and item_features is None:
             raise ValueError("transfer=True needs item_features= of the other catalogue")
-        ODMTConfig().trained_with(training_settings or {})  # refused before anything is downloaded
+        training_settings = training_settings or {}
+        ODMTConfig().trained_with(training_settings)  # refused before anything is downloaded
         options = HubOptions(
             revision=revision,
             token=token,
@@ -274,7 +275,7 @@ class SavedTowers(SourceTowers):
         ready = item_features is None
         folder = locate(path, subfolder, options, item_embeddings=ready)
         with _loading(path), open_adapter(folder, item_embeddings=ready) as opened:
-            saved = opened.trained_with(training_settings or {})
+            saved = opened.trained_with(training_settings)
             features = item_features if transfer else _join_features(saved, item_features)
             model = fitting_model(
                 cls, saved, backbone, {"adapter": adapter, "forward_fn": forward_fn}

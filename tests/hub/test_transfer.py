@@ -228,6 +228,6 @@ def test_training_settings_are_for_the_same_items_too(saved):
         ({"id_dropout": 1.5}, "id_dropout=1.5 must be at least 0 and below 1"),
     ],
 )
-def test_other_settings_are_refused_at_the_door(folder, settings, said):
-    with pytest.raises(ValueError, match=said):
-        transfer(folder, other_features(), training_settings=settings)
+def test_other_settings_are_refused_at_the_door(tmp_path, settings, said):
+    with pytest.raises(ValueError, match=said):  # before it is asked whether there is an adapter
+        transfer(tmp_path / "none", other_features(), training_settings=settings)
