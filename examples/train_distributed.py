@@ -123,8 +123,8 @@ def main() -> None:
     if processes == 1 or distributed.get_rank() == 0:
         found = f"hit_rate@1 {metrics['hit_rate@1']:.3f}"
         print(f"{processes} processes: {found}, saved in {arguments.output}")
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    if arguments.shard:
+        distributed.destroy_process_group()  # which `train_sharded` has made; `fit` ends its own
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several processes of one `torch.distributed` run have to tell one another."""
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any
@@ -110,3 +111,19 @@ def join_launched_processes() -> None:
         ) from error
     asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes", "on")
     PartialState(cpu=asked or not torch.accelerator.is_available())
+    end_group_with_process()
+
+
+def end_group_with_process() -> None:
+    """At the end of the script, end the group before the interpreter does.
+
+    Gloo's threads abort a process that they outlive (now and then, after all its work), so that a
+    launcher reports a failure. NCCL's do not, and ending its group waits for the other ranks.
+    """
+    if is_distributed() and distributed.get_backend() == "gloo":
+        atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -25,6 +25,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+# For the start of a launched script: at its very end, each rank says whether its group was left
+# to the interpreter, whose end gloo's threads do not always survive.
+LEFT_AT_EXIT = """
+import atexit, os, sys
+def say():
+    distributed = sys.modules["torch.distributed"]
+    with open(f"{os.environ['LEFT_AT_EXIT']}.{os.environ['RANK']}", "w") as file:
+        file.write(str(distributed.is_initialized()))
+atexit.register(say)
+"""
+
+
+def left_at_exit(path: Path) -> list[str]:
+    """What the ranks of a script with `LEFT_AT_EXIT` have said, in their order."""
+    return [file.read_text() for file in sorted(path.parent.glob(f"{path.name}.*"))]
+
+
 def on_ranks(function, path: Path, ranks: int = 2) -> list:
     """What the function `(rank, ranks)` returns in each of several processes."""
     multiprocessing.spawn(_run, (ranks, free_port(), function, path), nprocs=ranks)

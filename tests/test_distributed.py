@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import free_port, on_ranks
+from ranks import LEFT_AT_EXIT, free_port, left_at_exit, on_ranks
 from test_memory_and_ranks import ITEM_IDS, loss_and_gradients, make
 from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -125,13 +125,19 @@ LAUNCHERS = {
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_example_is_launched(launcher, tmp_path):
+    example = str(ROOT / "examples/train_distributed.py")
+    script, left = tmp_path / "launched.py", tmp_path / "left"
+    script.write_text(
+        f"{LEFT_AT_EXIT}\nimport runpy\nrunpy.run_path({example!r}, run_name='__main__')\n"
+    )
     command = [sys.executable, "-m", *LAUNCHERS[launcher], str(free_port())]
-    command += ["examples/train_distributed.py", "--epochs", "12", "--output", str(tmp_path)]
+    command += [str(script), "--epochs", "12", "--output", str(tmp_path)]
     command += ["--shard"] if launcher.endswith("sharded") else []
     environment = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "",
         "GLOO_SOCKET_IFNAME": "lo",
+        "LEFT_AT_EXIT": str(left),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
@@ -139,6 +145,7 @@ def test_the_example_is_launched(launcher, tmp_path):
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    assert left_at_exit(left) == ["False", "False"]
     assert "2 processes" in done.stdout
     (said,) = re.findall(r"hit_rate@1 (\S+),", done.stdout)
     assert float(said) > 0.8

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from odmt_sdk.hub.card_details import CardDetails
 from odmt_sdk.hub.push import push_folder
+from odmt_sdk.processes import end_group_with_process
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -49,6 +50,7 @@ class AdapterTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._measured: dict[int, Mapping[str, float]] = {}  # step -> on the validation targets
         super().__init__(*args, **kwargs)
+        end_group_with_process()
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
         """Let the model card tell what was measured.

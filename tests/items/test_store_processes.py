@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ranks import free_port
+from ranks import LEFT_AT_EXIT, free_port, left_at_exit
 from stored_catalogue import content, make_items
 
 from odmt_sdk import ItemFeatures
@@ -16,9 +16,10 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
+        **variables,
         "CUDA_VISIBLE_DEVICES": "",
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
@@ -119,10 +120,13 @@ def test_two_processes_share_the_work_and_make_the_same_bytes(tmp_path):
     script.write_text(SHARING)
     alone = run(str(script), str(tmp_path / "alone"), "1")
     assert alone.returncode == 0, alone.stderr[-4000:]
+    script.write_text(LEFT_AT_EXIT + SHARING)
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launcher += ["--master_port", str(free_port())]
-    shared = run(*launcher, str(script), str(tmp_path / "shared"), "2")
+    left = tmp_path / "left"
+    shared = run(*launcher, str(script), str(tmp_path / "shared"), "2", LEFT_AT_EXIT=str(left))
     assert shared.returncode == 0, shared.stderr[-4000:]
+    assert left_at_exit(left) == ["False", "False"]
     assert content(tmp_path / "shared" / "store") == content(tmp_path / "alone" / "store")
     assert said_by_all_ranks(tmp_path / "shared") == [
         "RuntimeError refused",  # the rank that waits for the one that fails
