@@ -37,7 +37,7 @@ def fit(
     split: Split,
     output_dir: str | Path,
     *,
-    epochs: float = 40,
+    epochs: float = 200,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     backbone_learning_rate: float | None = None,
@@ -61,7 +61,7 @@ def fit(
         model: has items, and their features.
         split: from `leave_one_out`, with the model's vocabulary.
         output_dir: gets a checkpoint after every epoch, and in the end the adapter.
-        epochs: at most so many.
+        epochs: at most so many; `patience` ends training sooner on most data.
         batch_size: sequences per step and device, and histories scored at once.
         learning_rate: of AdamW, constant after the warm-up.
         backbone_learning_rate: another one for the backbones, such as pretrained ones.
