@@ -201,7 +201,8 @@ def draw_overview(rows: Sequence[Row], path: Path) -> None:
         [f"{data}\n{backbone}" for data, backbone in studies],
         fontsize=8,
     )
-    axes[0].legend(fontsize=8, ncols=len(methods), loc="upper right")
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
+    axes[0].legend(fontsize=8, ncols=len(methods), **above)
     _save(figure, path)
 
 
