@@ -1,8 +1,8 @@
 """What limits the comparison: scores of trained cells, added up in other ways.
 
 Reads the tested cells of `accuracy.py` and ranks the validation targets by the sources of a method
-alone, by all of them (what it recommends by), by those of all its seeds, and by those of two
-methods. Nothing is trained.
+alone, by all of them (what it recommends by), by those of all its seeds, by those of two methods,
+and by those of one and a single one of another. Nothing is trained.
 
     python benchmarks/accuracy_mixtures.py --data FOLDER --cells outputs/accuracy
 """
@@ -68,6 +68,13 @@ def main(given: Sequence[str] | None = None) -> None:
             f"{first} and {second}",
             ([*found[first][s].values(), *found[second][s].values()] for s in both),
         )
+    for first, second in itertools.permutations(found, 2):
+        both = sorted(found[first].keys() & found[second].keys())
+        for source in next(iter(found[second].values())):
+            add(
+                f"{first} and the {source} of {second}",
+                ([*found[first][s].values(), found[second][s][source]] for s in both),
+            )
     print(markdown_table(rows))
 
 

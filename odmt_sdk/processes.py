@@ -115,15 +115,16 @@ def join_launched_processes() -> None:
 
 
 def end_group_with_process() -> None:
-    """At the end of the script, end the group before the interpreter does.
+    """At the end of the script, end a group of gloo before the interpreter does.
 
-    Gloo's threads abort a process that they outlive (now and then, after all its work), so that a
-    launcher reports a failure. NCCL's do not, and ending its group waits for the other ranks.
+    Its threads abort a process that they outlive (now and then, after all its work), so that a
+    launcher reports a failure. Other groups are left as they are: ending one may wait for ranks
+    that have failed.
     """
-    if is_distributed() and distributed.get_backend() == "gloo":
-        atexit.register(_end_group)
+    atexit.register(_end_gloo)
 
 
-def _end_group() -> None:
-    if distributed.is_initialized():
+def _end_gloo() -> None:
+    started = distributed.is_available() and distributed.is_initialized()
+    if started and distributed.get_backend() == "gloo":
         distributed.destroy_process_group()
