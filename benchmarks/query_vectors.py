@@ -1,4 +1,4 @@
-"""What a trained model makes of queries and items, source by source.
+"""Query and item vectors of a trained model, by source.
 
 Letters: Q queries, N items, D hidden size.
 """
@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from odmt_sdk import ODMTWrapper, SequenceCollator
-from odmt_sdk.data.sequences import RankingDataset
+from odmt_sdk.data import RankingDataset
 
 Vectors = tuple[torch.Tensor, torch.Tensor]  # queries (Q, D) and items (N + 1, D)
 
@@ -17,8 +17,8 @@ def query_vectors(model: ODMTWrapper, queries: RankingDataset) -> dict[str, Vect
     """Encode all queries and all items; their inner products are the scores of a source.
 
     Args:
-        model: in eval mode.
-        queries: of its catalogue.
+        model: a model in eval mode.
+        queries: queries on the model's catalogue.
 
     Returns:
         Source -> vectors of the queries (Q, D) and of the items (N + 1, D).

@@ -1,7 +1,7 @@
-"""Five backbones of five kinds, each wrapped as it is, trained for some steps, and recommending.
+"""Wrap five kinds of backbones without changing them, train them briefly and recommend.
 
-The shop is a small drawn one. Random vectors for the words and the looks of its items stand in for
-the tokens of a text and an image encoder, so that nothing has to be encoded first.
+The data is a small synthetic shop. Random vectors for the attributes of its items replace the
+tokens of a text and an image encoder, so no encoder has to run.
 """
 
 import functools
@@ -26,7 +26,7 @@ WIDTH, LENGTH, STEPS = 32, 12, 50
 
 
 class OwnClass(nn.Module):
-    """Arguments by other names, True at padding, a tuple returned: all of it is found out."""
+    """Custom argument names, a mask that is True at padding, a tuple output: all detected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class OwnClass(nn.Module):
 
 
 class IdsOnly(nn.Module):
-    """Takes item ids, looks them up in a table of its own, returns the state at the last item."""
+    """Takes item ids, looks them up in its own embedding table, returns the last item's state."""
 
     def __init__(self, n_items: int) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ class IdsOnly(nn.Module):
 
 
 def fading_memory(mix, x, mask):
-    """A function: the sum of the items so far, fading; the module it uses is an argument."""
+    """A plain function: a decaying sum of past items; its module is passed as an argument."""
     positions = torch.arange(x.shape[1], device=x.device)
     weights = (0.6 ** (positions.unsqueeze(1) - positions).to(x.dtype)).tril()  # (L, L)
     return mix(weights @ (x * mask.unsqueeze(-1)))
 
 
 def tokens(attributes: dict[str, list[str]], names: list[str], width: int) -> torch.Tensor:
-    """(N + 1, one token for each name, width), row 0 = padding."""
+    """Return tokens (N + 1, number of names, width), one per attribute; row 0 is padding."""
     columns = []
     for name in names:
         values = sorted(set(attributes[name]))

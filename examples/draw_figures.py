@@ -1,4 +1,4 @@
-"""Train on a small drawn shop for a few epochs and draw every figure of the package.
+"""Train on a small synthetic shop for a few epochs and draw all figures for inspecting models.
 
 `python examples/draw_figures.py --help` lists the settings.
 """
@@ -21,7 +21,7 @@ from odmt_sdk import (
     leave_one_out,
     make_shop,
 )
-from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
+from odmt_sdk.toy_shop import tiny_image_encoder, tiny_text_encoder
 
 
 def main() -> None:

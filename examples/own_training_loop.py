@@ -1,4 +1,4 @@
-"""Your own module and your own training loop: no Trainer, tensors as features."""
+"""Use your own module and training loop, without the Trainer, and tensors as features."""
 
 import torch
 from torch import nn

@@ -1,6 +1,6 @@
 """Push the pretrained adapters of the package to your account on the Hugging Face Hub.
 
-python examples/push_adapters.py --namespace me          # says what it would push
+python examples/push_adapters.py --namespace me          # dry run
 python examples/push_adapters.py --namespace me --push   # after `hf auth login`
 """
 
@@ -10,14 +10,14 @@ import tempfile
 from pathlib import Path
 
 from odmt_sdk import shipped_adapters
-from odmt_sdk.hub.push import make_repository, push_folder
+from odmt_sdk.hub import make_repository, push_folder
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--namespace", required=True, help="account or organisation")
-    parser.add_argument("--push", action="store_true", help="really push; else only say what")
-    parser.add_argument("--private", action="store_true", help="nobody else sees what is made")
+    parser.add_argument("--push", action="store_true", help="push; without it, only print what")
+    parser.add_argument("--private", action="store_true", help="make new repositories private")
     options = parser.parse_args(arguments)
 
     for adapter in shipped_adapters():
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            for path in files:  # the very files, so that it recommends the same to the bit
+            for path in files:  # copy the files, so that recommendations are bit-identical
                 shutil.copyfile(path, folder / path.name)
             card = folder / "README.md"
             text = card.read_text(encoding="utf-8")

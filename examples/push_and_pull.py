@@ -1,6 +1,6 @@
-"""Push an adapter to the Hugging Face Hub and load it from there.
+"""Push an adapter to the Hugging Face Hub and load it back.
 
-usage: python examples/push_and_pull.py me/my-adapter, after `hf auth login`.
+Usage, after `hf auth login`: python examples/push_and_pull.py me/my-adapter
 """
 
 import sys
@@ -17,7 +17,7 @@ features = ItemFeatures.from_tensors(
 model = ODMTWrapper(backbone=GRU4Rec(32), item_features=features)
 model.card.title = "What to watch next"
 model.card.dataset, model.card.license = "A hundred drawn films", "apache-2.0"
-model.card.results["test"] = {"hit_rate@10": 0.21, "ndcg@10": 0.12}  # `fit` fills this in
+model.card.results["test"] = {"hit_rate@10": 0.21, "ndcg@10": 0.12}  # `fit` sets this automatically
 commit = model.push_to_hub(repo_id, private=True, commit_message="First adapter")
 print(commit.commit_url)
 

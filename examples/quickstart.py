@@ -1,7 +1,7 @@
-"""Bare backbone against wrapped backbone on a small shop: a table, a picture and a saved adapter.
+"""Compare a bare and a wrapped backbone on a small shop, and save the adapter.
 
-Everything is made here: the shop's pictures are drawn, its titles written, and the two encoders
-are tiny ones with random weights. `python examples/quickstart.py --help` lists the settings.
+Nothing is downloaded: the images and titles of the shop are generated, and the two encoders are
+tiny and have random weights. `python examples/quickstart.py --help` lists the settings.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from odmt_sdk import (
     leave_one_out,
     make_shop,
 )
-from odmt_sdk.evaluation.table import metrics_table
-from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
+from odmt_sdk.evaluation import metrics_table
+from odmt_sdk.toy_shop import tiny_image_encoder, tiny_text_encoder
 
 HIDDEN_SIZE, MAX_SEQ_LENGTH = 32, 12
-# Both tuned on the validation targets: the bare model over dropout 0.1, 0.2, ..., 0.5, the wrapped
-# one over dropout 0, 0.1 and 0.2 of the backbone, 0 and 0.05 of the item encoder, and distillation
-# weights of 0 and 0.2. Alone, the backbone needs more dropout, or it learns its sequences by heart.
+# Both models are tuned on the validation set: the bare model over dropout 0.1, 0.2, ..., 0.5; the
+# wrapped model over backbone dropout 0, 0.1 and 0.2, item encoder dropout 0 and 0.05, and
+# distillation weight 0 and 0.2. The bare backbone needs more dropout, because it overfits.
 BARE_DROPOUT, WRAPPED_DROPOUT = 0.4, 0.1
 CONFIG = ODMTConfig(dropout=0.05, distillation_weight=0.2)
 
@@ -107,7 +107,7 @@ def main() -> None:
     histories = [loaded.vocabulary.ids(query["seen_ids"].tolist()) for query in queries]
     recommended = loaded.recommend(histories, k=8)
     if recommended != model.recommend(histories, k=8):
-        raise RuntimeError("the loaded adapter recommends something else than the trained model")
+        raise RuntimeError("the loaded adapter recommends other items than the trained model")
     print(f"   after {histories[0][-3:]} try {recommended.item_ids[0][:3]}")
     draw_recommendations(
         histories,

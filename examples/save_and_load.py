@@ -1,4 +1,4 @@
-"""Save an adapter, load it in other ways, and see that it recommends the same."""
+"""Save an adapter, load it in several ways, and check that its recommendations are the same."""
 
 import torch
 
@@ -16,14 +16,14 @@ model.save_pretrained("outputs/my-adapter")
 history = [["film-7", "film-8", "film-9"]]
 expected = model.eval().recommend(history, k=3)
 
-# A built-in backbone is made again; your own class goes in as backbone=MyModel(...).
+# A built-in backbone is created automatically; pass your own class as backbone=MyModel(...).
 loaded = ODMTWrapper.from_pretrained("outputs/my-adapter")
 assert loaded.recommend(history, k=3) == expected
 
-# With features it can be trained further, and encode its items anew.
+# With features, it can be trained further.
 loaded = ODMTWrapper.from_pretrained("outputs/my-adapter", item_features=features)
 loaded.train()(torch.randint(1, 101, (4, 9))).loss.backward()
 
-# In half the memory.
+# With dtype=torch.bfloat16, it needs half the memory.
 loaded = ODMTWrapper.from_pretrained("outputs/my-adapter", dtype=torch.bfloat16)
 print(expected.item_ids, loaded.recommend(history, k=3).item_ids)

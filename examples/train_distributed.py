@@ -1,13 +1,14 @@
-"""Training on several devices as on one: the same candidates, the same loss.
+"""Train on several devices with the same candidates and the same loss as on one.
 
     torchrun --nproc-per-node 2 examples/train_distributed.py
     accelerate launch --multi_gpu --num_processes 2 examples/train_distributed.py
     torchrun --nproc-per-node 2 examples/train_distributed.py --shard
 
-Every process is given its part of each batch; the items of all parts are candidates for all. With
-`--shard` weights, gradients and optimizer states are spread over the devices (FSDP), for a table of
-IDs that one device has no room for. Without a GPU these commands start processes on the CPU, also
-`--multi_gpu`; `accelerate launch --cpu --num_processes 2` starts one, or as many as mpirun is told.
+Every process gets its part of each batch, and the items of all parts are candidates for all
+processes. With `--shard`, weights, gradients and optimizer states are sharded over the devices
+(FSDP), for embedding tables that do not fit on one device. Without a GPU, these commands start
+processes on the CPU, even with `--multi_gpu`. `accelerate launch --cpu --num_processes 2` starts
+only one process, unless it is run with mpirun.
 """
 
 import argparse
@@ -31,12 +32,12 @@ from odmt_sdk import (
     leave_one_out,
 )
 
-NUM_ITEMS, NUM_USERS = 60, 243  # not a multiple of any batch: the last one is uneven
-BATCH_SIZE = 32  # of each process
+NUM_ITEMS, NUM_USERS = 60, 243  # not a multiple of the batch size, so the last batch is smaller
+BATCH_SIZE = 32  # per process
 
 
 def make_split(vocabulary):
-    """Users who walk through the films in order, each from a film of their own."""
+    """Simulate users who watch the films in order, each starting from a different film."""
     walks = [(user, step) for user in range(NUM_USERS) for step in range(8)]
     table = {
         "user_id": [user for user, _ in walks],
@@ -58,7 +59,7 @@ def make_model() -> ODMTWrapper:
 
 
 def train_with_trainer(output: Path, epochs: int) -> dict[str, float]:
-    """`fit` as on one device: transformers.Trainer spreads the batches (DDP)."""
+    """Call `fit` as on one device; `transformers.Trainer` distributes the batches (DDP)."""
     model = make_model()
     found = fit(
         model, make_split(model.vocabulary), output, epochs=epochs, batch_size=BATCH_SIZE,
@@ -69,7 +70,7 @@ def train_with_trainer(output: Path, epochs: int) -> dict[str, float]:
 
 
 def train_sharded(output: Path, epochs: int) -> dict[str, float]:
-    """A loop of one's own around a model that FSDP shards."""
+    """Run a custom training loop with a model sharded by FSDP."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     if device == "cuda":
@@ -99,7 +100,7 @@ def train_sharded(output: Path, epochs: int) -> dict[str, float]:
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
     metrics = evaluate(model, split.test, k=(1, 10), progress=False, distributed=True)
-    # the whole weights, on the first process alone
+    # gather the full weights on the first process
     weights = get_model_state_dict(
         model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
@@ -124,7 +125,7 @@ def main() -> None:
         found = f"hit_rate@1 {metrics['hit_rate@1']:.3f}"
         print(f"{processes} processes: {found}, saved in {arguments.output}")
     if arguments.shard:
-        distributed.destroy_process_group()  # which `train_sharded` has made; `fit` ends its own
+        distributed.destroy_process_group()  # created in `train_sharded`; `fit` destroys its own
 
 
 if __name__ == "__main__":

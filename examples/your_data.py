@@ -1,6 +1,7 @@
-"""From raw tables to batches: what was dropped and why, two kinds of splits, incomplete items.
+"""From raw tables to batches: filters and their report, two kinds of splits, incomplete items.
 
-Everything is drawn here, so nothing is needed but the package: `python examples/your_data.py`.
+The example generates its own data and needs nothing but the package:
+`python examples/your_data.py`.
 """
 
 import csv
@@ -19,11 +20,11 @@ from odmt_sdk import (
     make_shop,
     time_split,
 )
-from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
+from odmt_sdk.toy_shop import tiny_image_encoder, tiny_text_encoder
 
 shop = make_shop(num_items=60, num_users=80)
 
-with tempfile.TemporaryDirectory() as folder:  # interactions usually come as a file
+with tempfile.TemporaryDirectory() as folder:  # interactions usually come from a file
     path = Path(folder) / "interactions.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -38,7 +39,7 @@ by_user = leave_one_out(interactions, max_seq_length=8)
 by_time = time_split(interactions, shares=(0.1, 0.1), max_seq_length=8)
 print("Split by time", by_time.report, sep="\n", end="\n\n")
 
-# Half of the pictures are missing: their cells are empty, and that is all.
+# Half of the images are missing; leave their cells empty.
 pictures = [picture if row % 2 else None for row, picture in enumerate(shop.items["image"])]
 items = {**shop.items, "image": pictures}
 encoders = {

@@ -1,9 +1,9 @@
-"""Errors raised on purpose, apart from the built-in `ValueError`, `TypeError` and `ImportError`."""
+"""Exceptions of the package, in addition to `ValueError`, `TypeError` and `ImportError`."""
 
 
 class AdapterError(RuntimeError):
-    """A saved adapter cannot be written, read, or used with what it was given.
+    """An adapter cannot be saved, loaded, or used with the given model.
 
-    Everything that can go wrong while saving or loading an adapter ends in this one class, and the
-    model it was meant for is left as it was.
+    All failures while saving or loading an adapter raise this class. The model that the adapter was
+    meant for is left unchanged.
     """

@@ -1,16 +1,16 @@
-"""Tables in Markdown that are also aligned as plain text."""
+"""Markdown tables that are also aligned as plain text."""
 
 from collections.abc import Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay cells out; the first column stands left, the others, numbers, stand right.
+    """Format a table; the first column is left-aligned, the others are right-aligned.
 
     Args:
-        rows: the header and the rows, all of the same length.
+        rows: the header and the rows, all with the same number of cells.
 
     Returns:
-        The table, without a line break at its end.
+        The table, without a trailing line break.
 
     Examples:
         >>> print(markdown_table([["model", "ndcg@10"], ["SASRec", "0.25"]]))

@@ -1,4 +1,4 @@
-"""What the model returns, by name."""
+"""Output classes of the model: `ODMTOutput` and `Recommendations`."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class ODMTOutput(ModelOutput):
-    """Output of `ODMTWrapper.forward`; P valid positions, U distinct items in the batch.
+    """Output of `ODMTWrapper.forward`, for P valid positions and U distinct items in the batch.
 
     Args:
         loss: scalar, ready for `backward()`.
-        losses: each part of the loss by name: "cross_entropy/<source>" and
-            "distillation/<student>" before their weight, and "distillation_weight".
-        logits: source -> (P, U), corrected by log-popularity where that is on; empty where
-            `loss_chunk_size` cuts the loss into chunks.
+        losses: scalar parts of the loss by name: "cross_entropy/<source>",
+            "distillation/<student>" before weighting, and "distillation_weight".
+        logits: source -> (P, U), with the log-popularity correction if it is on. Empty if
+            `loss_chunk_size` splits the loss into chunks.
         labels: (P,) column of the next item in `logits`.
         candidate_ids: (U,) row of the item that each column of `logits` stands for.
 
@@ -33,11 +33,13 @@ class ODMTOutput(ModelOutput):
 
 
 class Recommendations(NamedTuple):
-    """Output of `ODMTWrapper.recommend`, best first.
+    """Output of `ODMTWrapper.recommend`, best item first.
 
     Args:
-        item_ids: for each history, up to k item ids as the user writes them.
-        scores: for each history, their scores.
+        item_ids: up to k item ids for each history, as defined by the user.
+        scores: the scores of these items. Higher is better. A score is the mean over sources of the
+            inner products of the history's state and the item's embedding, plus the score of
+            item-to-item counts, if the model has them. It is not a probability.
     """
 
     item_ids: list[list[object]]

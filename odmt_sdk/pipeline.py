@@ -1,35 +1,49 @@
-"""From a split to a trained, evaluated and saved adapter in one call."""
+"""Trains, evaluates and saves an adapter in one call."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+import numpy as np
+from transformers import EarlyStoppingCallback, TrainerCallback
 
+from odmt_sdk.baselines import ItemToItem, Popularity
 from odmt_sdk.data.splits import Split
-from odmt_sdk.training.lazy_adamw import LazyAdamW
+from odmt_sdk.evaluation.evaluate import checked_cuts, evaluate
+from odmt_sdk.evaluation.table import metrics_table
+from odmt_sdk.item_to_item import MAX_DISTANCE, add_item_to_item, check_same_items
+from odmt_sdk.paths import user_path
+from odmt_sdk.saving.item_ids import check_item_ids
+from odmt_sdk.training.callbacks import StopWithoutProgress
+from odmt_sdk.training.fit_arguments import check_metric, fit_arguments
+from odmt_sdk.training.refusals import uncompiled
 from odmt_sdk.training.trainer import ODMTTrainer
 from odmt_sdk.wrapper import ODMTWrapper
+
+MOST_SCORES = 300_000_000  # seconds of work, not minutes
 
 
 @dataclass
 class FitResult:
-    """What `fit` found.
+    """The result of `fit`.
 
     Args:
-        validation: metrics of the best epoch on the validation targets.
-        test: metrics of that epoch's weights on the test targets.
-        history: the trainer's log, one entry per epoch of training and of validation.
-        best_epoch: the epoch whose weights the model has now.
+        validation: validation metrics of the best epoch, with item-to-item counts if the model got
+            them.
+        test: test metrics of the same model.
+        history: the log of the trainer, with one training and one validation entry per epoch.
+        best_epoch: number of epochs trained when the best validation result was measured; the
+            model has the weights of that point.
+        comparison: validation metrics by name: "this model", and "popularity" and "item-to-item
+            counts" (`odmt_sdk.baselines`), which are left out where they would take long.
     """
 
     validation: dict[str, float]
     test: dict[str, float]
     history: list[dict[str, float]]
     best_epoch: float
+    comparison: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def fit(
@@ -37,54 +51,90 @@ def fit(
     split: Split,
     output_dir: str | Path,
     *,
-    epochs: float = 200,
-    batch_size: int = 128,
+    epochs: float | None = None,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     backbone_learning_rate: float | None = None,
-    warmup_steps: int = 200,
+    encoder_learning_rate: float | None = None,
+    warmup_steps: int | None = None,
     weight_decay: float = 0.1,
     max_grad_norm: float = 5.0,
     patience: int | None = None,
     metric: str = "ndcg@10",
     k: tuple[int, ...] = (5, 10, 20),
+    exclude_seen: bool = True,
+    item_to_item: bool = True,
     seed: int = 0,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    compare: bool = True,
     **training_arguments: Any,
 ) -> FitResult:
-    """Train a model, keep its best epoch by validation, test once and save the adapter.
+    """Train a model with early stopping, evaluate its best epoch and save the adapter.
 
-    The popularity for the logQ correction is counted in the training part. For anything this does
-    not cover, use `ODMTTrainer` directly: this function is a dozen lines around it.
+    The item popularity for the logQ correction is counted in the training set, unless
+    `model.set_item_popularity` was called before. Invalid arguments raise before training starts.
+    If the loss becomes NaN or infinite, training stops with an error, and the best adapter so far
+    is saved. Use `ODMTTrainer` directly for more control.
+
+    Every epoch prints one short line with the loss, the metric, the best value so far and the
+    remaining time. At the end, a table compares the validation metrics, fused and of each source,
+    with the counting baselines. Pass `log_level="error"` to print no lines and `disable_tqdm=True`
+    to show no progress bar.
 
     Args:
-        model: has items, and their features.
-        split: from `leave_one_out`, with the model's vocabulary.
-        output_dir: gets a checkpoint after every epoch, and in the end the adapter.
-        epochs: at most so many; `patience` ends training sooner on most data.
-        batch_size: sequences per step and device, and histories scored at once.
-        learning_rate: of AdamW, constant after the warm-up.
-        backbone_learning_rate: another one for the backbones, such as pretrained ones.
-        warmup_steps: steps over which the learning rate rises from 0. Post-norm transformers need
-            it: without it they tend to stay at recommending what is popular.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are clipped to this norm.
-        patience: stop when `metric` has not risen for so many epochs; None = 5, and at least twice
-            `warmup_steps` steps: on small data, whose epochs are short, models rest at
-            recommending what is popular for long before they go on.
-        metric: the validation metric that decides.
-        k: cut-offs of the metrics.
-        seed: of the order of the batches and of dropout.
-        resume: continue from the last checkpoint in `output_dir`, if there is one.
-        callbacks: more callbacks of the trainer; `on_evaluate` also gets the metrics per source.
-        **training_arguments: any other of `transformers.TrainingArguments`, for example
-            `bf16=True`, `report_to="tensorboard"`, `disable_tqdm=True`.
+        model: the model, with items and their features; or `torch.compile(model)` in a single
+            process.
+        split: from `leave_one_out` or `time_split`, with the vocabulary of the model.
+        output_dir: folder for a checkpoint after every epoch and for the final adapter.
+        epochs: maximum number of epochs, None = 200. With most data, `patience` stops training
+            earlier.
+        batch_size: training windows per step, and histories scored at once in evaluation, both per
+            device; None = 128, reduced to as little as 16 if an epoch would have fewer than 32
+            steps.
+        learning_rate: learning rate of AdamW; constant after the warm-up.
+        backbone_learning_rate: a separate learning rate for the backbones, for example to fine-tune
+            pretrained ones; None = `learning_rate`. Weight decay, optimizer and schedule are the
+            same for all weights.
+        encoder_learning_rate: the same for content encoders that are trained, see `TrainableText`.
+        warmup_steps: number of steps over which the learning rate rises from 0; None = one epoch,
+            but at most 200 steps. Post-norm transformers need a warm-up; without it they tend to
+            plateau at the popularity baseline.
+        weight_decay: weight decay of AdamW.
+        max_grad_norm: maximum norm for gradient clipping.
+        patience: number of epochs without an improvement of `metric` after which training stops.
+            None = 5 epochs, or more on small data, whose epochs are short: at least 400 steps, or
+            2 * `warmup_steps` if given. On small data, models stay on a plateau at the popularity
+            baseline for several epochs.
+        metric: validation metric that selects the best epoch, such as "ndcg@10", or "text/ndcg@10"
+            for a single source.
+        k: cut-offs of the metrics; a cut-off above the number of items covers the whole catalogue.
+        exclude_seen: whether to exclude items the user has already seen in evaluation, except the
+            target.
+        item_to_item: whether to count, after training, which items follow each other in the
+            training sequences, and to add these counts to the scores with the weight that is best
+            on validation; see `add_item_to_item`. A weight of 0 leaves them out.
+        seed: seed of the order of batches and of dropout.
+        resume: whether to continue from the last checkpoint of this run in `output_dir`, if there
+            is one. A checkpoint with other data, another model or other settings raises an error,
+            but `epochs` may differ. If False, training starts from scratch and ignores existing
+            checkpoints.
+        callbacks: additional callbacks of the trainer; `on_evaluate` also gets per-source metrics.
+        compare: whether to compare the validation metrics at the end with popularity and
+            item-to-item counts, and to print the table.
+        **training_arguments: further `transformers.TrainingArguments`, for example `bf16=True`,
+            `report_to="tensorboard"` or `disable_tqdm=True`.
 
     Returns:
         Metrics and history; `model` has the weights of the best epoch.
 
     Raises:
-        ValueError: if split and model have different vocabularies, or `metric` is not computed.
+        ValueError: if the vocabularies of split and model differ, `metric` is not computed, an
+            argument would have no effect or is given twice, `resume` finds another run, or the loss
+            becomes NaN or infinite.
+        TypeError: if the model is wrapped in `nn.DataParallel`, or a compiled model is trained in
+            several processes.
+        AdapterError: if an item id cannot be saved.
         ImportError: if accelerate is not installed (`pip install odmt-sdk[train]`).
 
     Examples:
@@ -92,88 +142,105 @@ def fit(
         >>> result.test["ndcg@10"]                                   # doctest: +SKIP
         0.21
     """
-    if model.vocabulary != split.vocabulary:
-        raise ValueError(
-            f"the model knows {model.num_items} items, the split {len(split.vocabulary)}, or in "
-            "another order: split with leave_one_out(..., vocabulary=model.vocabulary)"
-        )
-    name, _, cut = metric.partition("@")
-    if name not in ("hit_rate", "recall", "ndcg", "mrr") or cut not in map(str, k):
-        raise ValueError(
-            f"metric={metric!r} is not computed: choose hit_rate, recall, ndcg or mrr at one of "
-            f"k={k}, for example 'ndcg@{k[0]}'"
-        )
-    model.set_item_popularity(split.item_counts)
-    settings: dict[str, Any] = {
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
-        "per_device_eval_batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "max_grad_norm": max_grad_norm,
-        "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": warmup_steps,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "logging_strategy": "epoch",
-        "save_total_limit": 1,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": f"eval_{metric}",
-        "greater_is_better": True,
-        "report_to": "none",
-        "seed": seed,
-        **training_arguments,
-    }
-    optimizer = None
-    if backbone_learning_rate is not None:
-        groups = model.parameter_groups(
-            learning_rate=learning_rate, backbone_learning_rate=backbone_learning_rate
-        )
-        optimizer = LazyAdamW(groups, weight_decay=weight_decay)
-    training = TrainingArguments(output_dir=str(output_dir), **settings)
-    if patience is None:
-        per_step = training.train_batch_size * training.world_size
-        per_step *= training.gradient_accumulation_steps
-        steps_per_epoch = max(1, math.ceil(len(split.train) / per_step))
-        patience = max(5, math.ceil(2 * warmup_steps / steps_per_epoch))
+    compiled, model = model, uncompiled(model)
+    check_same_items(model, split)
+    k = checked_cuts(k)
+    check_metric(metric, k, model.sources)
+    output_dir = user_path(output_dir)
+    check_item_ids(split.vocabulary.item_ids)
+    training, patience = fit_arguments(
+        split,
+        output_dir,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        patience=patience,
+        metric=metric,
+        seed=seed,
+        training_arguments=training_arguments,
+    )
     trainer = ODMTTrainer(
-        model=model,
+        model=compiled,
         args=training,
         train_dataset=split.train,
         eval_dataset=split.validation,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=patience), *callbacks],
-        optimizers=(optimizer, None),
+        callbacks=[StopWithoutProgress(patience), *callbacks],
         k=k,
+        exclude_seen=exclude_seen,
+        backbone_learning_rate=backbone_learning_rate,
+        encoder_learning_rate=encoder_learning_rate,
+        item_counts=split.item_counts,
     )
-    resumable = resume and Path(output_dir).is_dir() and get_last_checkpoint(str(output_dir))
-    trainer.train(resume_from_checkpoint=resumable or None)
+    if item_to_item:
+        model.item_to_item = None  # epochs are compared without counts
+    trainer.train(resume_from_checkpoint=resume and trainer.last_checkpoint() is not None)
     history = trainer.state.log_history
-    if not any(f"eval_{metric}" in entry for entry in history):
-        trainer.evaluate()  # training was ended before it came to that
-    best = max(
-        (entry for entry in history if f"eval_{metric}" in entry),
-        key=lambda entry: entry[f"eval_{metric}"],
-    )
-    trainer.remove_callback(EarlyStoppingCallback)  # it would look for a validation metric
-    test = trainer.evaluate(split.test, metric_key_prefix="test")
+    evaluated = [entry for entry in history if f"eval_{metric}" in entry]
+    if not evaluated:  # a callback stopped training before the first evaluation
+        trainer.evaluate()
+        evaluated = history[-1:]
+    best = evaluated[-1]
+    if training.load_best_model_at_end:
+        best = max(evaluated, key=lambda entry: entry[f"eval_{metric}"])
+    trainer.remove_callback(EarlyStoppingCallback)  # it would fail without a validation metric
     validation = _without_prefix(best, "eval_")
+    if item_to_item:
+        ranking: dict[str, Any] = {
+            "exclude_seen": exclude_seen,
+            "batch_size": training.eval_batch_size,
+        }
+        chosen_by = metric.rpartition("/")[2]
+        if add_item_to_item(model, split, metric=chosen_by, **ranking):
+            shared: dict[str, Any] = {"per_source": False, "progress": False, "distributed": True}
+            validation |= evaluate(model, split.validation, k=k, **shared, **ranking)
+    test = trainer.evaluate(split.test, metric_key_prefix="test")
     model.card.results["validation"] = validation
     model.card.training.update(
         {
             "sequences": str(len(split.train)),
             "interactions": str(int(split.item_counts.sum())),
             "best epoch": f"{best['epoch']:g}",
-            "batch size": str(batch_size),
+            "batch size": str(trainer._train_batch_size),
             "learning rate": f"{learning_rate:g}",
+            "item-to-item weight": f"{model.item_to_item_weight:.3g}",
         }
     )
     trainer.save_model()
+    comparison = {}
+    if compare and trainer.is_world_process_zero():
+        comparison = _compared(validation, split, k, exclude_seen)
+        if training.log_level not in ("error", "critical"):
+            cut = metric.rpartition("@")[2]  # cut-off of the metric that selected the epoch
+            table = metrics_table(comparison, metrics=[f"hit_rate@{cut}", f"ndcg@{cut}"])
+            print(f"validation of epoch {best['epoch']:g}:\n{table}", flush=True)
     return FitResult(
         validation=validation,
         test=_without_prefix(test, "test_"),
         history=history,
         best_epoch=best["epoch"],
+        comparison=comparison,
     )
+
+
+def _compared(
+    validation: dict[str, float], split: Split, k: tuple[int, ...], exclude_seen: bool
+) -> dict[str, dict[str, float]]:
+    """Validation metrics of the model and of the baselines of counts, where these are quick."""
+    found = {"this model": validation}
+    longest = min(int(np.diff(split.train.sequences()[1]).max()), MAX_DISTANCE)
+    if (
+        len(split.validation) * len(split.vocabulary) <= MOST_SCORES
+        and int(split.item_counts.sum()) * longest <= MOST_SCORES
+    ):
+        for name, baseline in (
+            ("popularity", Popularity(split)),
+            ("item-to-item counts", ItemToItem(split, max_distance=MAX_DISTANCE)),
+        ):
+            found[name] = baseline.evaluate(split.validation, k=k, exclude_seen=exclude_seen)
+    return found
 
 
 def _without_prefix(metrics: dict[str, float], prefix: str) -> dict[str, float]:

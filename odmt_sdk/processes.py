@@ -1,4 +1,4 @@
-"""What several processes of one `torch.distributed` run have to tell one another."""
+"""Communication and set-up of the processes of a `torch.distributed` run."""
 
 import atexit
 import os
@@ -10,7 +10,7 @@ from torch import distributed
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several."""
+    """Whether this process is one of several processes of a distributed run."""
     return (
         distributed.is_available()
         and distributed.is_initialized()
@@ -19,13 +19,13 @@ def is_distributed() -> bool:
 
 
 def gather_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors of all ranks, without gradients.
+    """Gather the tensors of all ranks, without gradients.
 
     Args:
-        tensor: of the same shape and type on every rank.
+        tensor: must have the same shape and dtype on every rank.
 
     Returns:
-        One for each rank.
+        One tensor per rank, in the order of the ranks.
     """
     gathered = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
     distributed.all_gather(gathered, tensor)
@@ -33,28 +33,28 @@ def gather_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def own_share(number: int) -> list[int]:
-    """The indices that this rank takes of 0..number - 1: every R-th of R ranks.
+    """The indices among 0..number - 1 that this rank processes: every R-th of R ranks.
 
-    All ranks take equally many, as ranks that work together must: where the last ones would lack
-    one, they take one from the front again.
+    All ranks get equally many indices, because collective operations require it. If `number` is not
+    divisible by R, the last ranks repeat indices from the start.
     """
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
     return [index % number for index in range(rank, number + -number % ranks, ranks)]
 
 
 def gather_shares(values: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
-    """Put the results for every rank's `own_share` together again, in the order of the indices.
+    """Combine the results of every rank's `own_share` in the order of the indices.
 
     Args:
         values: name -> results for this rank's share, on the CPU.
-        number: how many indices there are in all.
+        number: total number of indices.
 
     Returns:
-        Name -> (number,) results, on every rank.
+        Name -> (number, ...) results, on every rank.
     """
     shares: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(shares, values)
-    together = {name: value.new_empty(number) for name, value in values.items()}
+    together = {name: value.new_empty(number, *value.shape[1:]) for name, value in values.items()}
     for rank, share in enumerate(shares):
         for name, value in share.items():
             mine = together[name][rank :: len(shares)]
@@ -63,15 +63,15 @@ def gather_shares(values: dict[str, torch.Tensor], number: int) -> dict[str, tor
 
 
 def run_together(step: Callable[..., None], *arguments: Any, alone: bool = False) -> None:
-    """Run a step on every rank and wait for all; where one rank fails, all do.
+    """Run a function on every rank and wait for all ranks; if one fails, all raise.
 
     Args:
-        step: what to do.
-        *arguments: of `step`.
-        alone: only rank 0 does it.
+        step: the function to run.
+        *arguments: its arguments.
+        alone: whether only rank 0 runs it.
 
     Raises:
-        RuntimeError: on the other ranks, if one has failed; the error itself is raised there.
+        RuntimeError: on the other ranks if one has failed; that rank raises its own error.
     """
     if not is_distributed():
         step(*arguments)
@@ -80,7 +80,7 @@ def run_together(step: Callable[..., None], *arguments: Any, alone: bool = False
     if not alone or distributed.get_rank() == 0:
         try:
             step(*arguments)
-        except Exception as error:  # whatever it is, the other ranks must not wait for this one
+        except Exception as error:  # any error must reach the other ranks, or they wait forever
             failure = error
     reasons: list[str | None] = [None] * distributed.get_world_size()
     reason = None if failure is None else f"{type(failure).__name__}: {failure}"
@@ -93,13 +93,13 @@ def run_together(step: Callable[..., None], *arguments: Any, alone: bool = False
 
 
 def join_launched_processes() -> None:
-    """Start `torch.distributed` where a launcher has started this process as one of several.
+    """Initialize `torch.distributed` if a launcher started this process as one of several.
 
-    Without an accelerator, or where `accelerate launch --cpu` says so, over gloo: left to itself,
-    Accelerate would take such a process for the only one.
+    Without an accelerator, or with `accelerate launch --cpu`, the backend is gloo. Accelerate alone
+    would treat such a process as the only one.
 
     Raises:
-        ImportError: if Accelerate is missing.
+        ImportError: if Accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         return
@@ -115,11 +115,11 @@ def join_launched_processes() -> None:
 
 
 def end_group_with_process() -> None:
-    """At the end of the script, end a group of gloo before the interpreter does.
+    """Destroy a gloo process group when the script exits, before the interpreter shuts down.
 
-    Its threads abort a process that they outlive (now and then, after all its work), so that a
-    launcher reports a failure. Other groups are left as they are: ending one may wait for ranks
-    that have failed.
+    Otherwise gloo's threads may outlive the interpreter's cleanup and abort the process, so that
+    the launcher reports a failure although all work is done. Groups of other backends are not
+    destroyed, because that may wait for ranks that have failed.
     """
     atexit.register(_end_gloo)
 

@@ -4,6 +4,7 @@ Letters: B rows, T tokens, Q queries, D hidden size, H heads, K = D / H.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Every token attends.
+        """Compute attention for every token.
 
         Args:
             hidden: (B, T, D).
@@ -50,14 +51,15 @@ class SelfAttention(nn.Module):
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.output(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        joined: torch.Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return joined
 
     def read(self, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """A few queries attend to all tokens, without projecting the tokens.
+        """Compute attention for a few queries without projecting all tokens.
 
-        With few queries it is cheaper to fold the key and value projections into them:
-        `scores = (q W_K) x^T` and `out = (softmax(scores) x) W_V`, which is the same computation
-        as `forward` in another order.
+        With few queries it is cheaper to fold the key and value projections into the queries:
+        `scores = (q W_K) x^T` and `out = (softmax(scores) x) W_V`. This is the computation of
+        `forward` in another order.
 
         Args:
             queries: (B, Q, D).
@@ -68,22 +70,31 @@ class SelfAttention(nn.Module):
             (B, Q, D).
         """
         value = self.value.weight.unflatten(0, (self.num_heads, -1))  # (D, D) -> (H, K, D)
+        folded = self._fold(queries).flatten(1, 2)  # (B, H * Q, D)
+        seen = mask.repeat(1, self.num_heads, 1)  # (B, H * Q, T)
+        tokens = hidden
+        traced = torch.compiler.is_compiling()
+        if traced:  # ONNX has attention over four dimensions only
+            folded, tokens, seen = folded[:, None], hidden[:, None], seen[:, None]
         attended = F.scaled_dot_product_attention(
-            self._fold(queries).flatten(1, 2),  # (B, H * Q, D)
-            hidden,
-            hidden,
-            attn_mask=mask.repeat(1, self.num_heads, 1),  # (B, H * Q, T)
+            folded,
+            tokens,
+            tokens,
+            attn_mask=seen,
             dropout_p=self.dropout if self.training else 0.0,
             scale=self._scale,
         )
+        if traced:
+            attended = attended.squeeze(1)
         attended = attended.unflatten(1, (self.num_heads, -1))  # (B, H, Q, D)
         attended = torch.einsum("bhqd,hkd->bqhk", attended, value).flatten(2)  # (B, Q, D)
-        return self.output(attended)  # type: ignore[no-any-return]
+        joined: torch.Tensor = self.output(attended)
+        return joined
 
     def weights(
         self, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """The weights with which `read` sums up the tokens, without dropout.
+        """The attention weights of `read`, without dropout.
 
         Args:
             queries: (B, Q, D).
@@ -91,13 +102,13 @@ class SelfAttention(nn.Module):
             mask: boolean (B or 1, Q, T); True where a query may see a token.
 
         Returns:
-            (B, H, Q, T); they add up to 1 over T.
+            (B, H, Q, T); they sum to 1 over T.
         """
         scores = torch.einsum("bhqd,btd->bhqt", self._fold(queries), hidden) * self._scale
         return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
 
     def _fold(self, queries: torch.Tensor) -> torch.Tensor:
-        """Queries (B, Q, D) of every head with its key projection in them, (B, H, Q, D)."""
+        """Queries (B, Q, D) with the key projection of each head folded in, (B, H, Q, D)."""
         key = self.key.weight.unflatten(0, (self.num_heads, -1))  # (D, D) -> (H, K, D)
         query = self.query(queries).unflatten(-1, (self.num_heads, -1))  # (B, Q, H, K)
         return torch.einsum("bqhk,hkd->bhqd", query, key)
@@ -108,12 +119,14 @@ class SelfAttention(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """Self-attention and a ReLU feed-forward of 4 D, each with dropout, residual and layer norm.
+    """Post-norm transformer block: self-attention and a ReLU feed-forward layer of width 4 D.
+
+    Each half is followed by dropout, a residual connection and a layer norm.
 
     Args:
         hidden_size: D.
         num_heads: H, a divisor of D.
-        dropout: probability on attention weights and on the output of both halves.
+        dropout: probability on the attention weights and on the output of both halves.
         layer_norm_eps: epsilon of both layer norms.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
@@ -146,7 +159,7 @@ class PostNormBlock(nn.Module):
         return self._finish(hidden, self.attention(hidden, mask))
 
     def read(self, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Update a few tokens only: `forward` restricted to them.
+        """Update only a few tokens; equal to `forward` at those tokens.
 
         Args:
             queries: (B, Q, D), tokens of `hidden`.
@@ -160,16 +173,28 @@ class PostNormBlock(nn.Module):
 
     def _finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         hidden = self.attention_norm(hidden + self.dropout(attended))
-        return self.feed_forward_norm(  # type: ignore[no-any-return]
-            hidden + self.dropout(self.feed_forward(hidden))
-        )
+        hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        return hidden
+
+
+def post_norm_blocks(blocks: nn.ModuleList) -> list[PostNormBlock]:
+    """The post-norm blocks of a module list, typed as such.
+
+    Args:
+        blocks: a list of `PostNormBlock`s; torch types its elements as modules.
+
+    Returns:
+        The same blocks.
+    """
+    return cast("list[PostNormBlock]", list(blocks))  # torch 2.6 cannot trace the type itself
 
 
 def init_weights(module: nn.Module) -> None:
-    """Xavier-normal weights for linear layers and tables, zeros for biases and padding rows.
+    """Initialize one module: Xavier-normal weights, zero biases and zero padding rows.
 
     Args:
-        module: one module; pass this function to `nn.Module.apply`.
+        module: a linear layer or an embedding table; others are left unchanged. Meant for
+            `nn.Module.apply`.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)

@@ -1,4 +1,4 @@
-"""What tests of several figures look at."""
+"""Checks shared by the tests of figures."""
 
 import itertools
 
@@ -6,19 +6,19 @@ import numpy as np
 
 
 def texts(figure):
-    """Every piece of text that is not empty, of all axes and the figure."""
+    """Return all non-empty texts of the figure and its axes."""
     found = [text for axes in figure.axes for text in axes.texts] + list(figure.texts)
     return [text.get_text() for text in found if text.get_text()]
 
 
 def canvas(figure):
-    """The figure as it looks, height x width x RGB."""
+    """Return the rendered figure (height, width, RGB)."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
 def check_readable(figure):
-    """No text lies over another or runs out of the figure."""
+    """Check that no texts overlap and none extends beyond the figure."""
     from matplotlib.text import Text
 
     canvas(figure)
@@ -26,7 +26,7 @@ def check_readable(figure):
     drawn = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            # matplotlib keeps marks beyond the ends of an axis, and does not draw them
+            # matplotlib keeps tick labels beyond the axis limits, but does not draw them
             low, high = sorted(axis.get_view_interval())
             for tick in axis.get_major_ticks() + axis.get_minor_ticks():
                 if not low <= tick.get_loc() <= high:

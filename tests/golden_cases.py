@@ -1,4 +1,4 @@
-"""Loads the golden cases of the authors' program into an ODMTWrapper."""
+"""Loads the golden cases from the authors' program into an `ODMTWrapper`."""
 
 import json
 import re
@@ -49,7 +49,7 @@ class GoldenCase:
     features: ItemFeatures
 
     def named(self, prefix: str) -> dict[str, torch.Tensor]:
-        """`weight.` or `grad.` under our names."""
+        """Return the tensors with a prefix, `weight.` or `grad.`, by the package's names."""
         return {
             our_name(name.removeprefix(prefix)): tensor
             for name, tensor in self.tensors.items()

@@ -1,4 +1,4 @@
-"""Damages adapters at random and loads them; run as a program it prints what came of it.
+"""Damages adapters at random and loads them; prints the outcome if run as a program.
 
 usage: mutated_adapters.py COUNT [SEED]
 """
@@ -49,7 +49,7 @@ VALUES = (
 
 
 def places(content, path=()):
-    """Every place in some JSON."""
+    """Yield the path of every value in JSON content."""
     yield path
     inner = content.items() if isinstance(content, dict) else ()
     inner = enumerate(content) if isinstance(content, list) else inner
@@ -76,7 +76,7 @@ def change_json(content, rng):
 
 
 def change_header(data, rng):
-    """A safetensors file whose header says something else, of the right or a wrong length."""
+    """Change the header of a safetensors file, with a correct or a wrong length."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     change_json(header, rng)
@@ -105,7 +105,7 @@ def change_bytes(data, rng):
 
 
 def change_file(path, rng):
-    """Something else under the name of a file."""
+    """Replace a file with something else."""
     kind = rng.randrange(6)
     path.unlink()
     if kind == 1:
@@ -121,9 +121,10 @@ def change_file(path, rng):
 
 
 def mutate(folder, rng):
-    """Damage an adapter in one to three places."""
+    """Damage an adapter or a feature store in one to three places."""
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        path = rng.choice(sorted(p for p in folder.iterdir() if p.name != "README.md"))
+        there = sorted(p for p in folder.rglob("*") if p.name != "README.md")
+        path = rng.choice([p for p in there if p.is_symlink() or not p.is_dir()] or there)
         if not path.is_file() or path.is_symlink():
             continue
         data = path.read_bytes()
@@ -143,12 +144,12 @@ def mutate(folder, rng):
                 path.write_bytes(change_header(data, rng))
             else:
                 path.write_bytes(change_bytes(data, rng))
-        except (ValueError, KeyError, TypeError, RecursionError):  # damaged already
+        except (ValueError, KeyError, TypeError, RecursionError):  # already damaged
             path.write_bytes(change_bytes(data, rng))
 
 
 def recommend(model):
-    """Recommend, for which weights may be too large, or item embeddings be left out."""
+    """Recommend; accept errors for weights that are too large or missing item embeddings."""
     try:
         model.recommend([[model.vocabulary.item_ids[0]]], k=1, exclude_seen=False)
     except ValueError as error:
@@ -157,47 +158,65 @@ def recommend(model):
             raise
 
 
-def load_mutated(count, seed, work):
-    """Load so many damaged adapters.
+def peak_memory():
+    """Return the peak memory of this process in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
-    Anything but an AdapterError, or a model that recommends, goes through and ends this.
+
+def use_damaged(count, seed, wholes, damaged, use):
+    """Copy one of the folders `wholes` to `damaged`, damage the copy and use it, `count` times.
+
+    `use(number, whole)` returns the word to count. What it raises propagates.
     """
-    torch.manual_seed(0)
     rng = random.Random(seed)
-    kinds = {"own": MyModel(), "built-in": None}
-    for name, backbone in (("own", MyModel()), ("built-in", SASRec(8, num_layers=1))):
-        toy_model(backbone, num_layers=1).save_pretrained(work / name, max_shard_size="6KB")
-    messages = collections.Counter()
-    slowest = 0.0
+    outcomes, slowest = collections.Counter(), 0.0
     for number in range(count):
-        name = rng.choice(sorted(kinds))
-        folder = work / "damaged"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(work / name, folder)
-        mutate(folder, rng)
+        whole = rng.choice(wholes)
+        shutil.rmtree(damaged, ignore_errors=True)
+        shutil.copytree(whole, damaged)
+        mutate(damaged, rng)
         start = time.process_time()
         try:
-            model = ODMTWrapper.from_pretrained(folder, kinds[name])
-            messages["loaded"] += 1
-            recommend(model)
-        except AdapterError as error:
-            messages["refused"] += 1
-            assert str(error)  # noqa: PT017
+            outcomes[use(number, whole)] += 1
         except BaseException:
             print(f"mutation {number} of seed {seed}", file=sys.stderr)
             raise
         slowest = max(slowest, time.process_time() - start)
-    return {
-        **messages,
-        "slowest load, s": round(slowest, 3),
-        "peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+    return {**outcomes, "slowest, s": round(slowest, 3), "peak memory, MB": peak_memory()}
+
+
+def print_outcomes(use_mutated):
+    """Call `use_mutated(count, seed, folder)` as the command line says, and print the outcomes."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        before = peak_memory()
+        seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+        found = use_mutated(int(sys.argv[1]), seed, Path(folder))
+        print(json.dumps({**found, "before, MB": before}))
+
+
+def load_mutated(count, seed, work):
+    """Load `count` damaged adapters.
+
+    Each must give an `AdapterError` or a model that can recommend. Other exceptions propagate.
+    """
+    torch.manual_seed(0)
+    damaged = work / "damaged"
+    backbones = {"built-in": None, "own": MyModel()}
+    for name, backbone in (("own", MyModel()), ("built-in", SASRec(8, num_layers=1))):
+        toy_model(backbone, num_layers=1).save_pretrained(work / name, max_shard_size="6KB")
+
+    def load(number, whole):
+        try:
+            model = ODMTWrapper.from_pretrained(damaged, backbones[whole.name])
+        except AdapterError as error:
+            assert str(error)  # noqa: PT017
+            return "refused"
+        recommend(model)
+        return "loaded"
+
+    return use_damaged(count, seed, [work / name for name in backbones], damaged, load)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-        found = load_mutated(int(sys.argv[1]), seed, Path(folder))
-        print(json.dumps({**found, "before, MB": before}))
+    print_outcomes(load_mutated)

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that form one `torch.distributed` group."""
+"""Runs a function in several processes that form a `torch.distributed` group."""
 
 import os
 import socket
@@ -25,8 +25,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-# For the start of a launched script: at its very end, each rank says whether its group was left
-# to the interpreter, whose end gloo's threads do not always survive.
+# Code for the start of a launched script. At exit, each rank reports whether its process group
+# still exists, because gloo's threads may crash at interpreter shutdown.
 LEFT_AT_EXIT = """
 import atexit, os, sys
 def say():
@@ -38,11 +38,11 @@ atexit.register(say)
 
 
 def left_at_exit(path: Path) -> list[str]:
-    """What the ranks of a script with `LEFT_AT_EXIT` have said, in their order."""
+    """Return the reports of a script with `LEFT_AT_EXIT`, ordered by rank."""
     return [file.read_text() for file in sorted(path.parent.glob(f"{path.name}.*"))]
 
 
 def on_ranks(function, path: Path, ranks: int = 2) -> list:
-    """What the function `(rank, ranks)` returns in each of several processes."""
+    """Call a function with (rank, ranks) in several processes and return the results."""
     multiprocessing.spawn(_run, (ranks, free_port(), function, path), nprocs=ranks)
     return [torch.load(path / f"{rank}.pt", weights_only=True) for rank in range(ranks)]

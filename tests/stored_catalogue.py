@@ -1,4 +1,4 @@
-"""A small incomplete catalogue, and its features on disk."""
+"""A small catalogue with missing content, and its features on disk."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ COUNT = 23
 
 
 def make_items(count: int = COUNT, start: int = 0) -> dict[str, list]:
-    """Every fifth item lacks its title, every fourth its picture; item 6 has a broken one."""
+    """Create items: every fifth without a title, every fourth without an image, a broken one."""
     positions = range(start, start + count)
     words = "red blue wool silk scarf hat long short".split()  # noqa: SIM905
     titles = [" ".join(words[: 1 + i % 8]) if i % 5 else None for i in positions]
@@ -26,8 +26,9 @@ def store(items, path, **arguments):
 
 
 def content(folder: Path) -> dict[str, bytes]:
+    """Return the files of a store, except its moments."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "moments.safetensors"
     }

@@ -1,9 +1,10 @@
-"""The comparison of methods: what it counts, what it may see, and that it can be repeated."""
+"""The accuracy benchmark: its counts, its use of test data, and its reproducibility."""
 
 import dataclasses
 import importlib
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from toys import toy_features, toy_split
 
 from odmt_sdk import ItemFeatures
 from odmt_sdk.evaluation.metrics import ranking_metrics
-from odmt_sdk.items.modality import ModalityTokens
+from odmt_sdk.features.modality import ModalityTokens
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FOLDER = Path("toy-data")
@@ -22,13 +23,14 @@ FOLDER = Path("toy-data")
 
 @pytest.fixture
 def accuracy(monkeypatch):
-    """The benchmark's modules, by what comes after `accuracy_`."""
+    """The modules of the benchmark, by name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("methods", "statistics", "data", "cells", "report", "mixtures")
-    modules = {name: importlib.import_module(f"accuracy_{name}") for name in names}
-    yield SimpleNamespace(main=importlib.import_module("accuracy"), **modules)
-    for name in ("accuracy", "film_data", "query_vectors", *(f"accuracy_{name}" for name in names)):
-        sys.modules.pop(name)
+    names = ("methods", "significance", "data", "cells", "report", "mixtures", "presets")
+    names += ("compare", "picture")
+    yield SimpleNamespace(**{name: importlib.import_module(f"accuracy.{name}") for name in names})
+    for name in [*sys.modules]:
+        if name in ("film_data", "query_vectors") or name.partition(".")[0] == "accuracy":
+            sys.modules.pop(name)
 
 
 @pytest.fixture
@@ -73,47 +75,47 @@ def test_groups_of_targets(accuracy):
         False,
         False,
         True,
-    ]  # as frequent as the second
+    ]  # as frequent as the second item
     assert groups["warm"].tolist() == [False, False, True, False, False]
 
 
 def test_gains_add_up_to_the_metrics(accuracy):
     ranks = torch.randint(1, 40, (50,))
     expected = ranking_metrics(ranks, (10, 20))
-    for metric in accuracy.statistics.METRICS:
-        mean = accuracy.statistics.gains(ranks, metric).mean()
+    for metric in accuracy.significance.METRICS:
+        mean = accuracy.significance.gains(ranks, metric).mean()
         assert float(mean) == pytest.approx(expected[metric])
 
 
 class TestBootstrap:
     def test_a_clear_difference(self, accuracy):
         first = torch.rand(200, dtype=torch.float64)
-        found = accuracy.statistics.paired_bootstrap(first + 0.5, first, samples=500)
+        found = accuracy.significance.paired_bootstrap(first + 0.5, first, samples=500)
         assert found["difference"] == pytest.approx(0.5)
         assert (found["low"], found["high"]) == pytest.approx((0.5, 0.5))
         assert found["p"] == pytest.approx(2 / 501)
 
     def test_no_difference(self, accuracy):
         same = torch.rand(50)
-        assert accuracy.statistics.paired_bootstrap(same, same, samples=200)["p"] == 1
+        assert accuracy.significance.paired_bootstrap(same, same, samples=200)["p"] == 1
 
     def test_the_interval_is_that_of_a_normal_mean(self, accuracy):
         differences = torch.randn(4000, dtype=torch.float64)
-        found = accuracy.statistics.paired_bootstrap(differences, torch.zeros(4000))
+        found = accuracy.significance.paired_bootstrap(differences, torch.zeros(4000))
         reach = 1.96 * float(differences.std()) / 4000**0.5
         assert found["high"] - found["low"] == pytest.approx(2 * reach, rel=0.1)
 
     def test_it_is_the_same_the_other_way_round(self, accuracy):
         a, b = torch.rand(100), torch.rand(100)
-        one = accuracy.statistics.paired_bootstrap(a, b, samples=300)
-        other = accuracy.statistics.paired_bootstrap(b, a, samples=300)
+        one = accuracy.significance.paired_bootstrap(a, b, samples=300)
+        other = accuracy.significance.paired_bootstrap(b, a, samples=300)
         assert one["p"] == other["p"]
         assert one["low"] == pytest.approx(-other["high"])
 
 
 def test_figures_of_lists(accuracy):
     counts = torch.tensor([0, 3, 1, 0, 0])
-    found = accuracy.statistics.list_figures(torch.tensor([[1, 2], [1, 0]]), counts)
+    found = accuracy.significance.list_figures(torch.tensor([[1, 2], [1, 0]]), counts)
     assert found["coverage"] == 0.5
     assert found["popularity"] == pytest.approx((7 / 3) / ((9 + 1) / 4))
 
@@ -124,7 +126,7 @@ def test_the_best_validation_is_chosen_and_the_earlier_of_equals(accuracy):
         cell: {"validation": {"ndcg@10": value}}
         for cell, value in zip(cells, (0.2, 0.3, 0.3), strict=True)
     }
-    assert accuracy.main.choose(cells, found) == (("learning_rate", 0.2),)
+    assert accuracy.compare.choose(cells, found) == (("learning_rate", 0.2),)
 
 
 def test_training_never_sees_the_test(accuracy, study, monkeypatch):
@@ -164,17 +166,28 @@ def test_a_cell_is_tested_resumed_and_refused_with_other_settings(accuracy, stud
 
 
 def test_the_command_beside_a_cell_repeats_it(accuracy):
-    words = ["--data", "a", "b", "--text-encoder", "t", "--image-encoder", "i", "--no-standardize"]
+    words = [
+        "compare",
+        "--data",
+        "a",
+        "b",
+        "--text-encoder",
+        "t",
+        "--image-encoder",
+        "i",
+        "--no-standardize",
+    ]
     words += ["--last", "0", "--jobs", "2", "--grid", "dropout=0.1,0.2", "id_visibility=mutual"]
-    words += ["--methods", "odmt", "mine=fusion:only:text,dropout:0.3"]
-    given = accuracy.main.parser().parse_args(words)
+    words += ["--methods", "odmt", "mine=fusion:only:text,dropout:0.3", "--core", "1"]
+    given = accuracy.compare.parser().parse_args(words)
     setting = (("dropout", 0.2), ("id_visibility", "mutual"))
     cell = accuracy.cells.Cell(Path("b"), "GRU4Rec", given.methods[1], setting, 3)
-    again = shlex.split(accuracy.main.command(given, cell))
-    assert again[:2] == ["python", "benchmarks/accuracy.py"]
-    repeated = accuracy.main.parser().parse_args(again[2:])
+    again = shlex.split(accuracy.compare.command(given, cell))
+    assert again[:3] == ["python", "benchmarks/accuracy/run.py", "compare"]
+    repeated = accuracy.compare.parser().parse_args(again[2:])
     assert accuracy.methods.settings_of_grid(repeated.grid) == [setting]
     assert (repeated.data, repeated.methods, repeated.seeds) == ([Path("b")], [cell.method], [3])
+    assert (repeated.core, repeated.windows, repeated.batch_size) == (1, "all", None)
     assert (repeated.last, repeated.no_standardize, repeated.jobs) == (0, True, 1)
     assert repeated.output != given.output
 
@@ -202,6 +215,32 @@ def test_nextitnet_reaches_over_the_input(accuracy):
     assert inputs.grad[0, 0].any()
 
 
+def test_codes_of_pictures_are_one_hot_side_by_side(accuracy):
+    features = toy_features(item_ids=[f"item-{i}" for i in range(12)])
+    text = ItemFeatures(features.vocabulary, {"text": features["text"]})
+    codes = {"item_id": ["item-3", "other", "item-0"]}
+    codes |= {name: [n, 9, 255 - n] for n, name in enumerate(accuracy.data.CODE_COLUMNS)}
+    found = accuracy.data.with_codes(text, codes)
+    tokens, lengths = found["image"]
+    assert tokens.shape == (13, 1, 1024)
+    assert lengths.tolist() == [0, 1, 0, 0, 1, *[0] * 8]
+    assert tokens[4, 0].nonzero().flatten().tolist() == [0, 257, 514, 771]
+    assert tokens[1, 0].nonzero().flatten().tolist() == [255, 510, 765, 1020]
+    assert torch.equal(found["text"].tokens, features["text"].tokens)
+
+
+def test_a_data_set_has_its_settings_and_options_change_them(accuracy):
+    words = ["--data", "a", "--text-encoder", "t"]
+    for name, settings in accuracy.presets.PRESETS.items():
+        given = vars(accuracy.compare.read_arguments([name, *words]))
+        assert settings.items() <= given.items()
+    given = accuracy.compare.read_arguments(["instruments", *words, "--positions", "9"])
+    assert (given.positions, given.core, given.batch_size, given.warmup_steps) == (9, 1, None, None)
+    assert set(accuracy.presets.PUBLISHED) <= set(accuracy.presets.PRESETS)
+    for rows in accuracy.presets.PUBLISHED.values():
+        assert all(0 < ndcg < hit_rate < 1 for _, hit_rate, ndcg, _ in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, capsys, jobs):
@@ -216,15 +255,24 @@ def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, capsys, jo
     table.to_parquet(folder / "interactions.parquet")
     accuracy.data._write(
         ItemFeatures.from_tensors(item_ids=ids, **features),
-        output / "features" / "toy-data-t-mean-i-4-1.safetensors",
+        output / "features" / "toy-data-t-mean-i-1-1.safetensors",
     )
     monkeypatch.undo()
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    arguments = ["--data", folder, "--text-encoder", "t", "--image-encoder", "i", "--cpu"]
+    arguments = [
+        "compare",
+        "--data",
+        folder,
+        "--text-encoder",
+        "t",
+        "--image-encoder",
+        "i",
+        "--cpu",
+    ]
     arguments += ["--methods", "odmt", "id", "sum", "--grid", "learning_rate=0.01,0.02"]
     arguments += ["--backbones", "GRU4Rec", "--seeds", "0", "1", "--epochs", "2", "--jobs", jobs]
     arguments += ["--hidden-size", "8", "--positions", "6", "--output", output]
-    accuracy.main.main([str(word) for word in arguments])
+    accuracy.compare.main([str(word) for word in arguments])
 
     (result,) = json.loads((output / "results.json").read_text())["results"]
     assert list(result["methods"]) == ["odmt", "id", "sum"]
@@ -237,11 +285,14 @@ def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, capsys, jo
     for verdict in comparison.values():
         assert verdict["low"] <= verdict["difference"] <= verdict["high"]
     tested = [path.parent for path in output.glob("cells/**/test.json")]
-    assert len(tested) == 6  # chosen settings only
+    assert len(tested) == 6  # only the chosen settings
     assert len(list(output.glob("cells/**/cell.json"))) == 9
     text = (output / "results.md").read_text()
     assert "GRU4Rec" in text
     assert "against the best alternative" in text
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert {"odmt", "id", "sum", "popularity", "item-to-item"} < set(lines)
+    assert result["counted"]["item-to-item"]["all"]["hit_rate@10"] == 1.0
     drawn = {path.name.rpartition("-")[2] for path in (output / "figures").glob("*.png")}
     assert drawn == {"bars.png", "curves.png", "overview.png"}
 
@@ -251,9 +302,35 @@ def test_the_whole_comparison(accuracy, study, monkeypatch, tmp_path, capsys, jo
     lines = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines()]
     shown = {name.strip(): float(value.split()[0]) for name, value, _ in lines[2:]}
     assert list(shown)[3:5] == ["odmt", "odmt, all seeds"]
-    for method in ("odmt", "id"):  # as `fit` validated them
-        values = [
-            json.loads((cell.parent / "cell.json").read_text())["validation"]["ndcg@10"]
-            for cell in output.glob(f"cells/*/GRU4Rec/{method}/*/*/test.json")
-        ]
+    for method in ("odmt", "id"):  # as validated by `fit`, before counts are added
+        values = []
+        for cell in output.glob(f"cells/*/GRU4Rec/{method}/*/*/test.json"):
+            record = json.loads((cell.parent / "cell.json").read_text())
+            values += [
+                epoch["ndcg@10"]
+                for epoch in record["epochs"]
+                if epoch["epoch"] == record["best_epoch"]
+            ]
+        assert len(values) == 2
         assert shown[method] == pytest.approx(sum(values) / 2, abs=1e-4)
+
+
+def test_the_command_names_what_it_can_run():
+    command = [sys.executable, str(BENCHMARKS / "accuracy" / "run.py")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "instruments, ml-1m-50" in told.stderr
+    shown = subprocess.run(
+        [*command, "xwines", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--min-user" in shown.stdout
+
+
+def test_the_page_shows_the_numbers_that_the_picture_draws(accuracy, tmp_path):
+    found = accuracy.picture.results()
+    assert accuracy.picture.table(found) in (BENCHMARKS.parent / "docs" / "accuracy.md").read_text()
+    values = [result.values[1] for result in found]
+    assert values == sorted(values, reverse=True)
+    assert {result.kind for result in found} == {"ours", "counts", "published"}
+    accuracy.picture.main(["--output", str(tmp_path / "new" / "bars.png")])
+    assert (tmp_path / "new" / "bars.png").stat().st_size > 20_000

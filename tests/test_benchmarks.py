@@ -1,7 +1,8 @@
-"""The speed benchmarks run, on tiny sizes."""
+"""The benchmarks start as the docs say, and those of speed run on tiny sizes."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,34 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "benchmarks").rglob("*.py")
+    if "ArgumentParser" in path.read_text() and "__main__" in path.read_text()
+)
+
+
+def test_commands_of_the_docs_name_benchmarks_that_are_there():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    sources = (ROOT / "benchmarks").rglob("*.py")
+    text = "\n".join(path.read_text() for path in (*pages, *sources))
+    named = set(re.findall(r"benchmarks/[\w/]+\.py", text))
+    assert len(named) > 8
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_benchmark_starts(script, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert "usage: " in run(script, "--help")
+
+
 @pytest.mark.slow
 def test_speed(tmp_path):
     said = run(
-        str(ROOT / "benchmarks" / "speed.py"), "--config", "tiny", "--pairs", "1", "--users", "40",
-        "--items", "60", "--plain-users", "10", "--catalogue", "100",
+        str(ROOT / "benchmarks" / "speed" / "speed.py"), "--config", "tiny", "--pairs", "1",
+        "--users", "40", "--items", "60", "--plain-users", "10", "--catalogue", "100",
         "--parts", "steps", "memory", "evaluation", "recommend",
         "--output", str(tmp_path / "speed"),
     )  # fmt: skip
@@ -40,9 +64,16 @@ def test_speed(tmp_path):
 
 @pytest.mark.slow
 def test_a_sharded_table_takes_less_memory_and_trains_alike():
-    said = run(str(ROOT / "benchmarks" / "sharded_table.py"), "--items", "500000")
+    said = run(str(ROOT / "benchmarks" / "speed" / "sharded_table.py"), "--items", "500000")
     rows = [line.split("|")[1:-1] for line in said.splitlines() if "DDP" in line or "FSDP" in line]
     replicated, sparse, sharded = ([float(value) for value in row[1:]] for row in rows)
     assert sharded[0] < replicated[0]
     assert sharded[2] == pytest.approx(replicated[2], rel=1e-4)
-    assert sparse[2] == pytest.approx(replicated[2], rel=1e-2)  # the first step differs in nothing
+    assert sparse[2] == pytest.approx(replicated[2], rel=1e-2)  # the first step is equal
+
+
+@pytest.mark.slow
+def test_the_service_answers_every_request():
+    pytest.importorskip("uvicorn", reason="needs odmt-sdk[serve]")
+    said = run("-m", "benchmarks.production.service", "--rate", "20", "--seconds", "10")
+    assert "0 errors of 200" in said

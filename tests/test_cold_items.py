@@ -1,20 +1,20 @@
-"""Items that lack something, that training never saw, and that come later."""
+"""Items with missing content, items unseen in training, and items added later."""
 
 import pytest
 import torch
 from toys import MyModel, toy_features, toy_model
 
 from odmt_sdk import ItemFeatures, ODMTConfig, ODMTWrapper, SASRec
-from odmt_sdk.items.encoder import IDEncoder
-from odmt_sdk.items.fusion import register_fusion
-from odmt_sdk.items.joined import JoinedFeatures
+from odmt_sdk.features.joined import JoinedFeatures
+from odmt_sdk.items.embedder import register_fusion
+from odmt_sdk.items.fusions.id_only import IDEncoder
 
 BATCH = torch.tensor([[0, 3, 1, 2], [4, 5, 6, 7], [8, 9, 10, 11]])
 HISTORIES = [["item-3", "item-1"], ["item-4"]]
 
 
 def gappy_features(spoil: float | None = None, item_ids=None, grad=False) -> ItemFeatures:
-    """Every third item lacks its text, every fourth its picture; absent tokens hold `spoil`."""
+    """Every third item lacks its text, every fourth its image; padding tokens are `spoil`."""
     generator = torch.Generator().manual_seed(0)
     tensors = {
         "text": torch.randn(13, 4, 6, generator=generator),
@@ -106,7 +106,7 @@ class TestNeverSeen:
         cold = counts[1:] == 0
         assert torch.equal(after["id"][1:][~cold], before["id"][1:][~cold])
         assert not torch.isclose(after["id"][1:][cold], before["id"][1:][cold]).all(1).any()
-        assert torch.equal(after["text"], before["text"])  # content does not see the ID
+        assert torch.equal(after["text"], before["text"])  # content tokens do not attend to the ID
         assert model.item_encoder.unseen.nonzero().flatten().tolist() == [3, 7]
         model.set_item_popularity(torch.ones(13))
         assert torch.equal(model.encode_catalogue()["id"], before["id"])
@@ -119,13 +119,13 @@ class TestNeverSeen:
         assert loaded.set_item_popularity(torch.arange(13) % 5).recommend(HISTORIES, k=3)
 
     def test_a_fusion_that_knows_no_unseen_items(self):
-        model = ODMTWrapper(MyModel(), config=ODMTConfig(fusion="id"), vocabulary="abc")
+        model = ODMTWrapper(MyModel(), config=ODMTConfig(fusion="id"), vocabulary=["a", "b", "c"])
         model.set_item_popularity(torch.tensor([0, 1, 0, 2]))
         assert model.recommend([["a"]], k=1)
 
 
 def new_features(count=3, tokens=5):
-    """Items `new-0`, ..., the last of which has no picture."""
+    """Create items `new-0`, ...; the last one has no image."""
     lengths = torch.full((count + 1,), 3)
     lengths[[0, -1]] = 0
     return ItemFeatures.from_tensors(
@@ -164,7 +164,7 @@ class TestAddItems:
         for source, embeddings in whole.eval().encode_catalogue().items():
             torch.testing.assert_close(embeddings, model.encode_catalogue()[source])
         shift = whole.set_item_popularity(counts).item_log_probability - model.item_log_probability
-        torch.testing.assert_close(shift[1:], shift[1].expand(15))  # the same for a softmax
+        torch.testing.assert_close(shift[1:], shift[1].expand(15))  # no difference for a softmax
 
     def test_many_times_and_train_on(self):
         model = toy_model(id_dropout=0.2)
@@ -230,7 +230,7 @@ class TestAddItems:
         features = new_features(3).select(["new-2", "new-0"])
         model = toy_model().add_items(features)
         before = model.encode_catalogue()["id"]
-        message = "2 of the 3 items are in the catalogue already: 'new-0', 'new-2'; leave them out"
+        message = "2 of the 3 items are already in the catalogue: 'new-0', 'new-2'; leave them out"
         with pytest.raises(ValueError, match=message):
             model.add_items(new_features(3))
         assert model.num_items == 14
@@ -238,13 +238,13 @@ class TestAddItems:
 
     def test_other_features(self):
         features = ItemFeatures.from_tensors(item_ids=["new"], text=torch.randn(2, 4, 6))
-        message = r"reads features {'text': 6, 'image': 5} .*, the new items have {'text': 6}"
+        message = r"reads features {'text': 6, 'image': 5} .*, but the new items have {'text': 6}"
         with pytest.raises(ValueError, match=message):
             toy_model().add_items(features)
 
     def test_models_that_cannot_grow(self):
-        ids = ODMTWrapper(MyModel(), config=ODMTConfig(fusion="id"), vocabulary="abc")
-        with pytest.raises(ValueError, match="knows items by their IDs alone"):
+        ids = ODMTWrapper(MyModel(), config=ODMTConfig(fusion="id"), vocabulary=["a", "b", "c"])
+        with pytest.raises(ValueError, match="represents items only by their IDs"):
             ids.add_items(new_features())
         with pytest.raises(ValueError, match="this model has no items yet"):
             ODMTWrapper(MyModel()).add_items(new_features())
@@ -256,7 +256,7 @@ class TestAddItems:
         def build(config, num_items, hidden_size, modality_widths):
             return Fixed(num_items=num_items, hidden_size=hidden_size)
 
-        with pytest.raises(ValueError, match="Fixed cannot represent items that training never"):
+        with pytest.raises(ValueError, match="Fixed cannot represent items without training"):
             toy_model(fusion="fixed").add_items(new_features())
 
     def test_weights_changed_and_features_absent(self, tmp_path):

@@ -1,6 +1,6 @@
-"""Sharded and replicated models on two ranks, and the launchers that start them.
+"""Sharded and replicated models on two ranks, and launchers.
 
-Two processes import everything, which takes several seconds: one run of theirs serves many tests.
+Starting two processes takes several seconds, so many tests share one run.
 """
 
 import os
@@ -22,12 +22,12 @@ from odmt_sdk import LazyAdamW, ODMTWrapper, evaluate
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-USERS = 7  # odd: the ranks' last batches are uneven
+USERS = 7  # odd, so the ranks' last batches differ in size
 SPARSE = {"sparse_id_gradients": True, "item_chunk_size": 4}
 
 
 def _sharded(rank: int, ranks: int):
-    """A step of a model that FSDP shards, its evaluation, and a step of the optimizer."""
+    """Run a step of a model sharded with FSDP, its evaluation, and an optimizer step."""
     model = make(gather_candidates=True)
     fully_shard(model.item_encoder.id_embedding)
     fully_shard(model.item_encoder)
@@ -43,7 +43,7 @@ def _sharded(rank: int, ranks: int):
     rows = torch.tensor(table.to_local().shape[0])
     metrics = [_evaluate(model), None]
     torch.optim.AdamW(model.parameters(), lr=0.1).step()
-    metrics[1] = _evaluate(model)  # of other weights: nothing may be remembered
+    metrics[1] = _evaluate(model)  # the weights changed, so no cache may be used
     return loss.detach(), gradients, rows, metrics
 
 
@@ -57,7 +57,7 @@ def _evaluate(model: ODMTWrapper, distributed: bool = True) -> dict[str, float]:
 
 
 def _sparse(rank: int, ranks: int):
-    """Three steps of a replicated model whose table has sparse gradients."""
+    """Run three steps of a replicated model with sparse gradients for its embedding table."""
     model = make(gather_candidates=True, **SPARSE)
     wrapped = nn.parallel.DistributedDataParallel(model)
     return _steps(model, wrapped, ITEM_IDS.chunk(ranks)[rank])

@@ -1,4 +1,4 @@
-"""What the README and the docs show is what works."""
+"""The code in the README and the docs runs."""
 
 import re
 import runpy
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from odmt_sdk.backbones import check, registry
+from odmt_sdk.backbones import adapt
+from odmt_sdk.backbones.check import report as check
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,9 +19,9 @@ def code_blocks(path: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _no_warning_about_a_backbone(monkeypatch):
-    """What is shown as an example passes the check in every point, and leaves no adapter behind."""
-    registry.find_adapter(print)  # loads those of the package
-    monkeypatch.setattr(registry, "_ADAPTERS", dict(registry._ADAPTERS))
+    """Examples must pass all backbone checks, and their bridges are unregistered afterwards."""
+    adapt.find_bridge(print)  # loads those of the package
+    monkeypatch.setattr(adapt.BRIDGES, "_entries", dict(adapt.BRIDGES._entries))
     with warnings.catch_warnings():
         questions = "|".join(check.PROBES)
         warnings.filterwarnings("error", message=rf"\w+: ({questions}): ")
@@ -72,8 +73,30 @@ def test_the_example_on_backbones_learns(capsys):
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str
 )
 def test_links_lead_somewhere(path):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose):
         assert (path.parent / target).exists(), target
+
+
+def test_the_diagrams_are_current_and_name_files_and_api_entries_that_exist():
+    drawn = runpy.run_path(str(ROOT / "docs" / "diagrams.py"))["DIAGRAMS"]
+    api = (ROOT / "docs" / "api.md").read_text()
+    for name, draw in drawn.items():
+        picture = (ROOT / "docs" / "images" / name).read_text()
+        assert picture == draw(), "run python docs/diagrams.py"
+        for file in re.findall(r"[a-z_/]+\.py|(?<=>)[a-z_]+/(?=<)", picture):
+            assert (ROOT / "odmt_sdk" / file).exists(), file
+        for entry in re.findall(r"href='\.\./api/#([^']+)'", picture):
+            assert f"::: {entry}\n" in api, entry
+    assert drawn["model.svg"]().count("<a href") == 12
+
+
+def test_the_forward_pass_names_files_that_exist():
+    page = (ROOT / "docs" / "method.md").read_text()
+    (forward_pass,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    files = re.findall(r"[a-z_/]+\.py", forward_pass)
+    assert len(files) >= 8
+    assert [file for file in files if not (ROOT / "odmt_sdk" / file).exists()] == []
 
 
 def test_every_public_name_is_in_the_api_page():

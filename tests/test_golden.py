@@ -1,4 +1,4 @@
-"""The numbers of the authors' program, reproduced."""
+"""Reproduces the numbers of the authors' program."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def case(request):
 
 
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest deviation in units of the largest expected value."""
+    """Return the largest deviation relative to the largest expected value."""
     return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
@@ -49,7 +49,7 @@ def test_gradients_of_every_parameter(case):
             assert not parameter.grad.any(), "every item of the golden cases has both modalities"
             continue
         gradient, reference = parameter.grad, expected.pop(name)
-        # gradients that are zero but for rounding are compared in units of the largest one
+        # gradients that are zero up to rounding are compared relative to the largest gradient
         scale = max(float(reference.abs().max()), 1e-4 * largest)
         assert float((gradient - reference).abs().max()) <= GRADIENTS * scale, name
         squares += float(gradient.square().sum())

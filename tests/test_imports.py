@@ -1,6 +1,6 @@
-"""`import odmt_sdk` is light, changes nothing around it, and needs no working torchvision.
+"""`import odmt_sdk` is fast, has no side effects, and does not need a working torchvision.
 
-Every check runs in a fresh interpreter: in this one, other tests have imported everything.
+Every check runs in a new interpreter, because other tests have already imported everything here.
 """
 
 import importlib.resources
@@ -16,9 +16,9 @@ import odmt_sdk
 ROOT = Path(__file__).parent.parent
 HEAVY = ["transformers", "torchvision", "PIL", "accelerate", "pandas", "matplotlib"]
 # transformers cannot import its own Trainer beside a broken torchvision.
-NEEDS_TRANSFORMERS_TRAINER = {"ODMTTrainer", "fit"}
+NEEDS_TRANSFORMERS_TRAINER = {"FitResult", "ODMTTrainer", "fit", "TuneResult", "tune"}
 
-# What importing could change for the program around it; `state()` is compared before and after.
+# Global state that an import could change; `state()` is compared before and after.
 STATE = """
 import logging, os, warnings
 def state():
@@ -67,7 +67,7 @@ def test_import_changes_nothing(run_python):
 
 
 def test_using_every_name_changes_nothing(run_python):
-    # What other libraries do while they are imported is theirs: they come first.
+    # Import other libraries first, to ignore their side effects.
     run_python(
         f"{STATE}\n"
         "import torch, torchvision, accelerate, matplotlib.pyplot\n"

@@ -1,6 +1,6 @@
-"""The same numbers in chunks, and on several ranks as on one.
+"""Results are the same when computed in chunks, and on several ranks.
 
-Letters: B users, L slots of a sequence.
+Letters: B users, L positions of a sequence.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""`ODMTWrapper` against the plain computation of the paper, in `benchmarks/plain.py`."""
+"""`ODMTWrapper` against the plain computation of the paper, in `benchmarks/speed/plain.py`."""
 
 import importlib.util
 from pathlib import Path
@@ -15,7 +15,7 @@ from odmt_sdk import ItemFeatures, ODMTConfig, ODMTWrapper, SASRec
 from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.evaluation.evaluate import rank_targets
 
-PLAIN = Path(__file__).parents[1] / "benchmarks" / "plain.py"
+PLAIN = Path(__file__).parents[1] / "benchmarks" / "speed" / "plain.py"
 _spec = importlib.util.spec_from_file_location("plain", PLAIN)
 plain: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(plain)
@@ -40,7 +40,7 @@ def test_the_twin_reproduces_the_golden_cases(name):
 
 
 def make(draw) -> ODMTWrapper:
-    """A model with any number of modalities, layers and heads."""
+    """Draw a model with any number of modalities, layers and heads."""
     torch.manual_seed(draw(st.integers(0, 1000)))
     sizes = dict([("text", 3), ("image", 2), ("audio", 1)][: draw(st.integers(1, 3))])
     features = ItemFeatures.from_tensors(
@@ -70,7 +70,7 @@ def make(draw) -> ODMTWrapper:
 def test_losses_and_gradients_are_those_of_the_twin(data):
     model = make(data.draw)
     users, slots = data.draw(st.integers(1, 4)), data.draw(st.integers(2, LONGEST + 1))
-    few = data.draw(st.sampled_from([1, 3, N]))  # of few items, most are repeated
+    few = data.draw(st.sampled_from([1, 3, N]))  # few items, so most of them repeat
     item_ids = torch.randint(1, few + 1, (users, slots))
     lengths = torch.tensor(
         [data.draw(st.integers(0 if user else 2, slots)) for user in range(users)]

@@ -21,7 +21,7 @@ def test_sources_come_in_the_order_asked_for():
 
 @pytest.mark.parametrize("sources", [(), ("id", "image")])
 def test_sources_without_embeddings(sources):
-    with pytest.raises(ValueError, match="only such as have embeddings"):
+    with pytest.raises(ValueError, match="only sources that have embeddings"):
         fused_vectors({"id": torch.ones(1, 2)}, sources)
 
 

@@ -1,11 +1,17 @@
 import builtins
+import contextlib
+import csv
 import datetime as dt
+import gzip
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from odmt_sdk.tables import TextFormat, read_columns
+from odmt_sdk.tables import read_columns
+from odmt_sdk.text_files import TextFormat
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -16,7 +22,7 @@ RECORDS = [{name: values[row] for name, values in COLUMNS.items()} for row in ra
 
 
 class ArrowStream:
-    """A table that offers nothing but the Arrow interface."""
+    """A table with only the Arrow interface."""
 
     def __init__(self, table):
         self._table = table
@@ -62,8 +68,11 @@ def test_hugging_face_dataset():
         read_columns(dataset, ["rating"])
     with pytest.raises(ValueError, match=r"'user' is not in the dataset, which has .*'train'"):
         read_columns(datasets.DatasetDict({"train": dataset}), ["user"])
-    with pytest.raises(TypeError, match="cannot read a table of type IterableDataset"):
-        read_columns(dataset.to_iterable_dataset(), ["user"])
+    stream = dataset.to_iterable_dataset()
+    with pytest.raises(TypeError, match=r"IterableDataset.*datasets.Dataset.from_list\(list\(s"):
+        read_columns(stream, ["user"])
+    for read in (datasets.Dataset.from_list(list(stream)), list(stream.take(3))):
+        assert read_columns(read, ["user"])["user"].tolist() == COLUMNS["user"]
 
 
 # --------------------------------------------------------------------------- files
@@ -83,8 +92,8 @@ def write(path):
 def test_files_are_read_with_whatever_is_installed(tmp_path, monkeypatch, name, absent):
     path = write(tmp_path / name)
     hide(monkeypatch, absent)
-    for given in (path, str(path)):
-        read = read_columns(given, ["item", "user"])
+    for source in (path, str(path)):
+        read = read_columns(source, ["item", "user"])
         assert {name: array.tolist() for name, array in read.items()} == {
             "item": COLUMNS["item"],
             "user": COLUMNS["user"],
@@ -92,7 +101,7 @@ def test_files_are_read_with_whatever_is_installed(tmp_path, monkeypatch, name, 
 
 
 def hide(monkeypatch, libraries):
-    """Make `import library` fail where the package does it, and nowhere else."""
+    """Make `import library` fail in the package, and nowhere else."""
     real = builtins.__import__
 
     def guarded(name, scope=None, *args, **kwargs):
@@ -114,7 +123,7 @@ def test_empty_cells_are_missing_and_quotes_may_hold_newlines(tmp_path, monkeypa
     assert read["item"].tolist() == [1, 2, 3, 4]
 
 
-# Three ways in which the text files of well-known data sets differ from CSV with a header.
+# Three ways in which text files of well-known data sets differ from CSV with a header.
 FORMATS = {
     "no header": ("1\tone\n2\t\n", TextFormat("\t", ["item", "title"])),
     "two characters": ("1::one\n2::\n", TextFormat("::", ["item", "title"])),
@@ -154,8 +163,6 @@ def test_text_formats_keep_what_others_would_guess_away(tmp_path, monkeypatch, a
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_json_lines(tmp_path, monkeypatch, suffix):
-    import gzip
-
     path = tmp_path / f"reviews.jsonl{suffix}"
     text = '{"item": 1, "tags": ["é"]}\n{"user": "ann", "item": 2}\n'
     path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
@@ -173,7 +180,7 @@ def test_broken_json_lines(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text('{"item": 1}\n' + line)
     with pytest.raises(
-        ValueError, match="a.jsonl, line 2, is no JSON object: .*; repair or remove"
+        ValueError, match="a.jsonl, line 2, is not a JSON object: .*; repair or remove"
     ):
         read_columns(path, ["item"])
 
@@ -225,6 +232,185 @@ def test_importing_brings_no_table_library():
     assert printed.stdout.strip() == "[]", printed.stderr
 
 
+# Defects of a text file and the error message for each. Line 1 is the header.
+DAMAGED = {
+    "quote never closed": ('u,i\n1,a\n2,"b\n3,c\n4,d\n', r"line 3 \(row 1,.* never closed: '2,"),
+    "in the first column": ('u,i\n"1,a\n2,b\n', r"line 2 \(row 0,.* never closed: '\"1,a'"),
+    "in the last row": ('u,i\n1,"a\nb"\n2,"c\n', r"line 4 \(row 1,.* never closed: '2,"),
+    "closed by a later quote": (
+        'u,i\n1,"b\n2,"c"\n3,d\n',
+        r"line 2 \(row 0,.* within a later",
+    ),
+    "closed within a word": ('u,i\n1,"b\n2,c"d\n3,e\n', r"line 2 \(row 0,.* within a later"),
+    "row too long": ("u,i\n1,a\n2,b,c\n", r"Row #3: Expected 2 columns, got 3: 2,b,c"),
+    "row too short": ("u,i\n1,a\n2\n", r"Row #3: Expected 2 columns, got 1: 2"),
+    "NUL": ("u,i\n1,a\n2,b\0c\n", "line 3, holds a NUL character"),
+    "two columns of a name": ("u,i,i\n1,2,3\n", "2 columns of the name 'i'; rename one"),
+    "nothing in it": ("", "cannot be read: Empty CSV"),
+    "semicolons": ("u;i\n1;2\n", r"separator is ';': pass csv_options=\{\"separator\": ';'\}"),
+    "tabs": ('"u"\t"i"\n1\t2\n', r"separator is '\\t'"),
+    "no header": ("1,2\n3,4\n", r"no header, pass csv_options=\{\"names\""),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("name", ["a.csv", "A.CSV", "a.csv.gz", "a.CSV.GZ"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_damaged_text_files_are_refused(tmp_path, kind, name, ends):
+    text, message = DAMAGED[kind]
+    content = text.replace("\n", ends).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.lower().endswith("gz") else content)
+    with pytest.raises(ValueError, match=message):
+        read_columns(path, ["u", "i"])
+
+
+@pytest.mark.parametrize("absent", [[], ["pyarrow"], ["pyarrow", "polars"]])
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGED if "quote" in kind or "NUL" in kind])
+def test_no_reader_sees_a_file_that_joins_rows(tmp_path, monkeypatch, absent, kind):
+    text, message = DAMAGED[kind]
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    hide(monkeypatch, absent)
+    with pytest.raises(ValueError, match=message):
+        read_columns(path, ["u", "i"])
+
+
+CELLS = st.text(st.sampled_from('a",\n\r\t ;é'), max_size=6).filter(
+    lambda text: text.strip() and "\r" not in text.replace("\r\n", "")
+)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(",\t;"))
+def test_whatever_is_quoted_by_rule_is_read(tmp_path_factory, rows, separator):
+    path = tmp_path_factory.mktemp("files") / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator, lineterminator="\n")
+        writer.writerows([("u", "i"), *rows])
+    read = read_columns(
+        path, ["u", "i"], csv_options={"separator": separator, "strings": ["u", "i"]}
+    )
+    assert list(zip(read["u"], read["i"], strict=True)) == rows
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=6), st.data())
+def test_a_quote_too_many_never_loses_a_row(tmp_path_factory, words, data):
+    """Every row is read, or the file is rejected."""
+    path = tmp_path_factory.mktemp("files") / "a.tsv"
+    lines = [f"{row}\t{word}" for row, word in enumerate(words)]
+    row = data.draw(st.integers(0, len(words) - 1))
+    place = data.draw(st.integers(0, len(lines[row])))
+    lines[row] = lines[row][:place] + '"' + lines[row][place:]
+    path.write_text("\n".join(["u\ti", *lines, ""]))
+    with contextlib.suppress(ValueError):
+        assert len(read_columns(path, ["u", "i"])["i"]) == len(words)
+        return
+    with pytest.raises(ValueError, match=r"line \d+ \(row|Row #\d+: Expected"):
+        read_columns(path, ["u", "i"])
+
+
+@pytest.mark.parametrize("absent", [[], ["pyarrow"], ["pyarrow", "polars"]])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".jsonl.gz"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8"])
+def test_encodings(tmp_path, monkeypatch, absent, suffix, encoding):
+    is_csv = suffix.startswith(".csv")
+    text = "u,i\n1,mug\n2,café\n" if is_csv else '{"u":1,"i":"mug"}\n{"u":2,"i":"café"}\n'
+    content = text.encode(encoding)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    hide(monkeypatch, absent)
+    assert read_columns(path, ["i"], encoding=encoding)["i"].tolist() == ["mug", "café"]
+    if encoding != "utf-8":
+        line = 3 if is_csv else 2
+        with pytest.raises(ValueError, match=rf"line {line}, is not in utf-8: .*xe9.*encoding="):
+            read_columns(path, ["i"])
+
+
+def test_encodings_that_the_first_bytes_tell(tmp_path):
+    path = tmp_path / "a.csv"
+    text = '"u",i\n1,café\n'
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(ValueError, match='is in UTF-16: pass encoding="utf-16"'):
+        read_columns(path, ["u", "i"])
+    assert read_columns(path, ["u", "i"], encoding="utf-16")["i"].tolist() == ["café"]
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding="utf-8-sig")
+        assert read_columns(path, ["u", "i"], encoding=encoding)["u"].tolist() == [1]
+    path.write_text("é,u\n1,2\n", encoding="latin-1")
+    with pytest.raises(ValueError, match="line 1, is not in utf-8"):
+        read_columns(path, ["u"])
+    with pytest.raises(ValueError, match="encoding='klingon' is unknown"):
+        read_columns(path, ["u"], encoding="klingon")
+
+
+def test_csv_options(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('007;"x\n08;y"\n')
+    options = {"separator": ";", "names": ["u", "i"], "strings": ["u"], "quoted": False}
+    read = read_columns(path, ["u", "i"], csv_options=options)
+    assert read["u"].tolist() == ["007", "08"]
+    assert read["i"].tolist() == ['"x', 'y"']
+    with pytest.raises(ValueError, match="the key 'sep', which is not among separator, names"):
+        read_columns(path, ["u"], csv_options={"sep": ";"})
+    pq = write(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"csv_options= are for .csv and .tsv files"):
+        read_columns(pq, ["user"], csv_options=options)
+    with pytest.raises(ValueError, match="for the path of a text file, but the table is a dict"):
+        read_columns(COLUMNS, ["user"], encoding="latin-1")
+
+
+@pytest.mark.parametrize("name", ["A.CSV", "A.TSV", "A.CSV.GZ", "A.Parquet"])
+def test_names_in_capitals(tmp_path, name):
+    path = tmp_path / name
+    write(tmp_path / name.lower()).rename(path)
+    assert read_columns(path, ["item"])["item"].tolist() == COLUMNS["item"]
+
+
+def test_json_lines_skip_blank_lines(tmp_path):
+    path = tmp_path / "a.JSONL"
+    path.write_text('\ufeff{"item": 1}\n\n  \t\n{"item": 2}\n\n')
+    assert read_columns(path, ["item"])["item"].tolist() == [1, 2]
+    path.write_text('{"item": 1}\n\n\nnothing\n')
+    with pytest.raises(ValueError, match="line 4, is not a JSON object"):
+        read_columns(path, ["item"])
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
+def test_compressed_files_that_are_cut_off(tmp_path, name):
+    path = tmp_path / name
+    text = b'{"u": 1}\n' if "json" in name else b"u\n" + b"1\n"
+    whole = gzip.compress(text * 999)
+    for content in (whole[:-9], b"u\n1\n", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is truncated or not a gzip file"):
+            read_columns(path, ["u"])
+
+
+@pytest.mark.parametrize("name", ["events", "events.2024", "events.csv", "events.parquet"])
+@pytest.mark.parametrize("hive", [False, True])
+def test_folders_of_parquet_files_of_any_name(tmp_path, name, hive):
+    for part in range(3):
+        folder = tmp_path / name / (f"day={part}" if hive else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"item": [2 * part, 2 * part + 1]}).to_parquet(folder / f"{part}.parquet")
+    (tmp_path / name / "_SUCCESS").touch()
+    wanted = ["item", "day"] if hive else ["item"]
+    read = read_columns(str(tmp_path / name) + "/", wanted)
+    assert read["item"].tolist() == [0, 1, 2, 3, 4, 5]
+    if hive:
+        assert read["day"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_folders_that_hold_no_parquet_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no Parquet files"):
+        read_columns(tmp_path, ["item"])
+    write(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match="A folder is read as Parquet files"):
+        read_columns(tmp_path, ["item"])
+    with pytest.raises(FileNotFoundError, match="there is no file .*gone"):
+        read_columns(tmp_path / "gone", ["item"])
+
+
 # --------------------------------------------------------------------------- values
 
 NOON = dt.datetime(2024, 1, 2, 12, tzinfo=dt.UTC)
@@ -236,6 +422,8 @@ UTC_NOON = np.datetime64("2024-01-02T12:00:00")
     [
         lambda: pd.Series([3, None], dtype="Int64"),
         lambda: pd.Series([3, pd.NA], dtype=object),
+        lambda: pd.Series([3, None], dtype="category"),
+        lambda: pd.Categorical([3, None]),
         lambda: pd.Series([3, None], dtype="int64[pyarrow]"),
         lambda: pl.Series([3, None]),
         lambda: pa.array([3, None]),
@@ -271,6 +459,7 @@ def test_missing_strings_are_none(column):
         lambda: pd.Series([NOON, None]).dt.tz_convert("Asia/Tokyo"),
         lambda: pd.Series([NOON, None]).astype("timestamp[us, Asia/Tokyo][pyarrow]"),
         lambda: pd.DatetimeIndex([NOON, None]),
+        lambda: pd.Series([NOON, None], dtype="category"),
         lambda: pl.Series([NOON, None]).dt.convert_time_zone("Asia/Tokyo"),
         lambda: pa.array([NOON, None], type=pa.timestamp("us", "Asia/Tokyo")),
     ],
@@ -299,8 +488,8 @@ def test_cells_that_are_sequences_stay_whole(column):
 
 def test_equal_strings_of_arrow_are_one_object():
     column = pa.chunked_array([["mug", None, "lamp"], ["lamp", "mug"], []], type=pa.string())
-    for given in (column, column.cast(pa.large_string()), column.combine_chunks()):
-        array = read_columns({"a": given}, ["a"])["a"]
+    for strings in (column, column.cast(pa.large_string()), column.combine_chunks()):
+        array = read_columns({"a": strings}, ["a"])["a"]
         assert array.tolist() == ["mug", None, "lamp", "lamp", "mug"]
         assert len(set(map(id, array))) == 3
     assert read_columns({"a": pa.chunked_array([], type=pa.string())}, ["a"])["a"].tolist() == []
@@ -332,11 +521,11 @@ def test_columns_of_unequal_length():
 
 def test_two_columns_of_one_name():
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(ValueError, match="column 'a' has 2 dimensions instead of one"):
+    with pytest.raises(ValueError, match="2 columns of the name 'a'; rename one"):
         read_columns(frame, ["a"])
 
 
-@pytest.mark.parametrize("column", ["abc", 5])
+@pytest.mark.parametrize("column", ["abc", 5, {1, 2}, frozenset(), {0: 1}])
 def test_column_that_is_no_sequence(column):
     with pytest.raises(TypeError, match=f"column 'a' is a {type(column).__name__}"):
         read_columns({"a": column}, ["a"])

@@ -1,4 +1,4 @@
-"""Training adapters and the transfer study: what they count, and that they run to the end."""
+"""Training of pretrained adapters and the transfer study: their counts, and that they finish."""
 
 import importlib
 import json
@@ -6,36 +6,32 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from toys import toy_split
 
 from odmt_sdk import ItemFeatures, make_shop
-from odmt_sdk.data.sequences import SequenceDataset
-from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
+from odmt_sdk.toy_shop.tiny_encoders import tiny_image_encoder, tiny_text_encoder
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("film_data", "film_texts", "train_adapters", "transfer", "transfer_report")
+NAMES = {
+    "film_data": "film_data",
+    "item_texts": "transfer.item_texts",
+    "train_adapters": "transfer.train_adapters",
+    "transfer": "transfer.transfer",
+    "transfer_report": "transfer.report",
+    "zero_shot": "transfer.zero_shot",
+}
 
 
 @pytest.fixture
 def study(monkeypatch):
-    """The benchmark's modules."""
+    """The modules of the benchmark."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-    for name in [*NAMES, "accuracy_data", "accuracy_statistics", "query_vectors"]:
-        sys.modules.pop(name, None)
-
-
-@pytest.mark.parametrize("length", [1, 2, 4, 5, 9, 10])
-def test_windows_predict_every_item_but_the_first_once(study, length):
-    rows = np.arange(1, length + 3)
-    sequences = SequenceDataset(rows, np.array([0, length, length + 2]), max_seq_length=1000)
-    pieces = study.film_data.windows(sequences, 4)
-    predicted = [row for i in range(len(pieces)) for row in pieces[i]["item_ids"][1:].tolist()]
-    assert sorted(predicted) == [*range(2, length + 1), length + 2]
-    assert all(2 <= len(pieces[i]["item_ids"]) <= 5 for i in range(len(pieces)))
+    yield SimpleNamespace(**{name: importlib.import_module(path) for name, path in NAMES.items()})
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in ("film_data", "query_vectors", "accuracy", "transfer"):
+            sys.modules.pop(name)
 
 
 def test_popularity_ranks_equal_one_query_at_a_time(study):
@@ -95,8 +91,8 @@ def test_steps_to_a_goal(study):
     ],
 )
 def test_what_others_may_know_of_a_film(study, text, short, peopleless):
-    assert study.film_texts.title_and_genres(text) == short
-    assert study.film_texts.without_people(text) == peopleless
+    assert study.item_texts.title_and_genres(text) == short
+    assert study.item_texts.without_people(text) == peopleless
 
 
 def test_texts_vary_while_training_only(study):
@@ -109,14 +105,14 @@ def test_texts_vary_while_training_only(study):
         )
         for version in range(3)
     )
-    features = study.film_texts.VariedTexts(whole, others)
-    varying = study.film_texts.VaryWhileTraining(features)
+    features = study.item_texts.VariedTexts(whole, others)
+    varying = study.item_texts.VaryWhileTraining(features)
     rows = torch.arange(1, 201)
     assert features.gather(rows)["text"].tokens.unique().tolist() == [0]
     varying.on_epoch_begin(None, None, None)
     texts, images = features.gather(rows)["text"].tokens, features.gather(rows)["image"].tokens
     assert texts.unique().tolist() == [0, 1, 2]
-    assert torch.equal(texts, texts[..., :1].expand_as(texts))  # a version is taken whole
+    assert torch.equal(texts, texts[..., :1].expand_as(texts))  # versions are not mixed
     assert torch.equal(images, whole.gather(rows)["image"].tokens)
     varying.on_epoch_end(None, None, None)
     assert features.gather(rows)["text"].tokens.unique().tolist() == [0]
@@ -167,7 +163,7 @@ def test_an_adapter_is_trained_and_started_from(study, tmp_path, monkeypatch, ca
 
 
 def _films(folder):
-    """A drawn shop in the layout of the data folders."""
+    """Write a synthetic shop in the layout of the data folders."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -193,3 +189,33 @@ def _with(encoders):
         return extract(items, **{**settings, **replaced, "num_workers": 0, "progress": False})
 
     return from_items
+
+
+def test_data_sets_side_by_side_keep_their_sequences(study):
+    parts = []
+    for seed in (0, 1):
+        split = toy_split(num_users=30 + seed)
+        tokens = torch.randn(len(split.vocabulary) + 1, 1, 6)
+        features = ItemFeatures.from_tensors(item_ids=split.vocabulary, text=tokens)
+        parts.append((split, features))
+    (sequences, counts), features = study.zero_shot.mixed(parts)
+    first, second = (split for split, _ in parts)
+    assert len(sequences) == len(first.train) + len(second.train)
+    items = len(first.vocabulary)
+    shifted = sequences[len(first.train)]["item_ids"] - items
+    assert shifted.equal(second.train[0]["item_ids"])
+    assert counts.equal(torch.cat([first.item_counts, second.item_counts[1:]]))
+    row = torch.tensor([items + 1])
+    own = parts[1][1].gather(torch.tensor([1]))
+    assert features.gather(row)["text"].tokens.equal(own["text"].tokens)
+
+
+def test_the_weight_for_a_data_set_is_chosen_without_it(study):
+    weights = {f"{weight:g}": 0.1 for weight in study.zero_shot.WEIGHTS}
+    rows = [
+        {"data": "here", "users": 10, "weights": {**weights, "4": 0.9}},
+        {"data": "there", "users": 30, "weights": {**weights, "1": 0.2}},
+        {"data": "elsewhere", "users": 10, "weights": {**weights, "2": 0.3}},
+    ]
+    assert study.zero_shot.weight_without(rows, "here") == "1"  # of most users
+    assert study.zero_shot.weight_without(rows, "there") == "4"

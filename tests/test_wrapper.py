@@ -1,15 +1,22 @@
-"""The wrapper as a user meets it."""
+"""The public behaviour of the wrapper."""
 
 import copy
+import functools
+import random
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from toys import HIDDEN_SIZE, MyModel, toy_features, toy_model
 
 from odmt_sdk import ItemFeatures, ItemVocabulary, ODMTConfig, ODMTWrapper, SASRec
-from odmt_sdk.items.encoder import IDEncoder
-from odmt_sdk.items.fusion import register_fusion
+from odmt_sdk.features.joined import JoinedFeatures
+from odmt_sdk.items.embedder import register_fusion
+from odmt_sdk.items.fusions.id_only import IDEncoder
 
 
 def test_one_line_and_a_training_step():
@@ -61,7 +68,7 @@ def test_features_given_later():
             call()
     model.set_items(toy_features())
     assert model(torch.tensor([[1, 2]])).loss.isfinite()
-    with pytest.raises(ValueError, match="the items of this model are set already"):
+    with pytest.raises(ValueError, match="the items of this model are already set"):
         model.set_items(toy_features())
     with pytest.raises(ValueError, match="nothing given: pass item_features="):
         ODMTWrapper(backbone=MyModel()).set_items()
@@ -169,10 +176,43 @@ def test_a_backbone_must_keep_the_shape():
     with pytest.raises(ValueError, match="Shorter"):
         ODMTWrapper(Shorter(), toy_features(), hidden_size=8)
     model = ODMTWrapper(
-        Shorter(), toy_features(), hidden_size=8, check=False, adapter=lambda module, _: module
+        Shorter(), toy_features(), hidden_size=8, check=False, bridge=lambda module, _: module
     )
     with pytest.raises(ValueError, match=r"Shorter returned \(1, 1, 8\) for inputs_embeds of"):
         model(torch.tensor([[1, 2, 3]]))
+
+
+def padding_model(kind: str) -> ODMTWrapper:
+    backbones = {
+        "sasrec": lambda: SASRec(8, dropout=0.0, max_seq_length=4),
+        "gru": lambda: nn.GRU(8, 8, batch_first=True),
+        "last only": LastState,
+        "ids": MyModel,
+    }
+    config = ODMTConfig(dropout=0.0, max_seq_length=4, fusion="id" if kind == "ids" else "odmt")
+    features = toy_features() if kind != "ids" else None
+    vocabulary = range(1, 13) if kind == "ids" else None
+    return ODMTWrapper(
+        backbones[kind](), features, config, vocabulary=vocabulary, hidden_size=8, check=False
+    )
+
+
+class LastState(nn.Module):
+    """Returns only the state at the last position."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, inputs_embeds):
+        return self.rnn(inputs_embeds)[0][:, -1]
+
+
+def loss_and_gradients(model, item_ids):
+    model.zero_grad()
+    loss = model(item_ids).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 class TestSequences:
@@ -197,6 +237,59 @@ class TestSequences:
         for source in model.sources:
             torch.testing.assert_close(direct[source], through[source])
 
+    @pytest.mark.parametrize("kind", ["sasrec", "gru", "last only", "ids"])
+    def test_any_placement_of_padding_gives_the_same(self, kind):
+        model = padding_model(kind)
+        draw = random.Random(0)
+        for _ in range(4):
+            sequences = [
+                [draw.randint(1, 12) for _ in range(draw.randint(1, 7))]
+                for _ in range(draw.randint(1, 4))
+            ]
+            longest = max(map(len, sequences)) + draw.randint(0, 3)
+            left, right, mixed, between = torch.zeros(4, len(sequences), longest).long()
+            for user, sequence in enumerate(sequences):
+                items, free = torch.tensor(sequence), longest - len(sequence)
+                left[user, free:] = right[user, : len(sequence)] = items
+                first = draw.randint(0, free)
+                mixed[user, first : first + len(sequence)] = items
+                between[user, sorted(draw.sample(range(longest), len(sequence)))] = items
+            expected, gradients = loss_and_gradients(model, left)
+            states = model.encode_sequences(left)
+            for item_ids in (right, mixed, between):
+                loss, got = loss_and_gradients(model, item_ids)
+                assert torch.equal(loss, expected)
+                for name, gradient in gradients.items():
+                    assert torch.equal(got[name], gradient), name
+                for source, state in model.encode_sequences(item_ids).items():
+                    assert torch.equal(state, states[source])
+                # masked items, and unmasked padding
+                real = item_ids != 0
+                assert torch.equal(model(item_ids.where(real, 12), real).loss, expected)
+                assert torch.equal(model(item_ids, torch.ones_like(item_ids)).loss, expected)
+
+    def test_padding_on_the_right_beyond_what_is_read(self):
+        model = toy_model(max_seq_length=2, dropout=0.0)
+        right = torch.tensor([[3, 1, 2, 0, 0, 0, 0], [4, 5, 6, 7, 0, 0, 0]])
+        output = model(right)
+        assert len(output.labels) == 4
+        left = torch.tensor([[3, 1, 2], [5, 6, 7]])
+        torch.testing.assert_close(output.loss, model(left).loss)
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8], ids=str)
+    def test_rows_of_any_integers(self, dtype):
+        model = toy_model(dropout=0.0)
+        rows = torch.tensor([[0, 3, 1, 2], [4, 5, 6, 7]])
+        torch.testing.assert_close(model(rows.to(dtype)).loss, model(rows).loss)
+        torch.testing.assert_close(
+            model.encode_sequences(rows.to(dtype)), model.encode_sequences(rows)
+        )
+        embeddings = model.encode_catalogue()
+        torch.testing.assert_close(
+            model.encode_sequences(rows.to(dtype), item_embeddings=embeddings),
+            model.encode_sequences(rows, item_embeddings=embeddings),
+        )
+
     def test_right_padding_reads_the_last_real_item(self):
         model = toy_model().eval()
         left = model.encode_sequences(torch.tensor([[0, 0, 3, 1]]))["id"]
@@ -211,6 +304,12 @@ class TestSequences:
             (torch.tensor([[1, 13]]), None, r"row 13, outside 0\.\.12"),
             (torch.tensor([[1, -1]]), None, r"row -1, outside 0\.\.12"),
             (torch.tensor([[1, 2]]), torch.ones(1, 3), r"attention_mask has shape \(1, 3\)"),
+            (torch.tensor([[1, 2]]).bool(), None, "must be integers of shape"),
+            (
+                torch.tensor([[1, 2]]),
+                torch.tensor([[0.0, -torch.inf]]),
+                "attention_mask holds -inf; allowed are 1 = real item",
+            ),
         ],
     )
     def test_errors(self, item_ids, mask, message):
@@ -249,7 +348,7 @@ class TestPopularity:
     @pytest.mark.parametrize(
         ("counts", "message"),
         [
-            (torch.ones(12), r"shape \(12,\), 12 items need \(13,\)"),
+            (torch.ones(12), r"shape \(12,\), but 12 items need \(13,\)"),
             (torch.zeros(13), "not zero everywhere"),
             (torch.full((13,), -1.0), "not negative"),
             (torch.full((13,), float("nan")), "must be finite"),
@@ -258,6 +357,18 @@ class TestPopularity:
     def test_errors(self, counts, message):
         with pytest.raises(ValueError, match=message):
             toy_model().set_item_popularity(counts)
+
+
+@functools.cache
+def ties_model() -> ODMTWrapper:
+    """A model with integer scores that often tie."""
+    torch.manual_seed(0)
+    model = toy_model(fusion="id").eval()
+    with torch.no_grad():
+        model.item_encoder.id_embedding.weight[1:] = torch.randint(-1, 2, (12, HIDDEN_SIZE)).float()
+        model.backbones.by_source["id"].mix.weight.zero_()
+        model.backbones.by_source["id"].mix.bias.zero_()
+    return model
 
 
 class TestRecommend:
@@ -298,6 +409,62 @@ class TestRecommend:
         assert model.training
         assert model.item_encoder.training
 
+    def test_more_than_there_are(self):
+        model = toy_model()
+        assert model.recommend([["item-0"]], k=500) == model.recommend([["item-0"]], k=12)
+
+    @pytest.mark.parametrize(
+        "form", [list, tuple, np.array, torch.tensor, pd.Series, lambda x: [np.int64(i) for i in x]]
+    )
+    def test_histories_and_choices_of_any_form(self, form):
+        model = ODMTWrapper(MyModel(), toy_features(), check=False)  # the ids are 1..12
+        expected = model.recommend([[3, 1], [4, 2]], k=2, items=[5, 6, 7], exclude=[6])
+        found = model.recommend(
+            [form([3, 1]), form([4, 2])],
+            k=np.int64(2),
+            items=form([5, 6, 7]) if form is not tuple else [5, 6, 7],
+            exclude=form([6]) if form is not tuple else [6],
+            batch_size=np.int32(1),
+        )
+        assert found.item_ids == expected.item_ids
+        both = np.array([[3, 1], [4, 2]])
+        for histories in (both, torch.from_numpy(both), pd.Series([[3, 1], [4, 2]], ["a", "b"])):
+            again = model.recommend(histories, k=2, items=[5, 6, 7], exclude=[6])
+            assert again.item_ids == expected.item_ids
+
+    @given(st.data())
+    @settings(max_examples=20)
+    def test_choices_equal_the_whole_list_filtered(self, data):
+        model = ties_model()
+        ids = st.sampled_from(list(model.vocabulary))
+        histories = data.draw(st.lists(st.lists(ids, min_size=1, max_size=4), max_size=4))
+        seen = data.draw(st.booleans())
+
+        def choice(least):
+            some = st.lists(ids, min_size=least, max_size=8)
+            each = st.lists(some, min_size=len(histories), max_size=len(histories))
+            return data.draw(st.none() | some | each)
+
+        items, exclude = choice(1), choice(0)
+        arguments = {"exclude_seen": seen, "batch_size": data.draw(st.integers(1, 3))}
+        k = data.draw(st.integers(1, 14))
+        whole = model.recommend(histories, k=12, **arguments)
+        found = model.recommend(histories, k=k, items=items, exclude=exclude, **arguments)
+
+        def of(chosen, user):
+            each = chosen is not None and bool(chosen) and isinstance(chosen[0], list)
+            return chosen[user] if each else chosen
+
+        for user in range(len(histories)):
+            among, out = of(items, user), of(exclude, user) or []
+            kept = [
+                (item, score)
+                for item, score in zip(whole.item_ids[user], whole.scores[user], strict=True)
+                if (among is None or item in among) and item not in out
+            ][:k]
+            assert found.item_ids[user] == [item for item, _ in kept]
+            assert found.scores[user] == pytest.approx([score for _, score in kept])
+
     def test_unknown_ids_are_named_or_skipped(self):
         model = toy_model()
         with pytest.raises(ValueError, match="history 1: item id 'nope' is not among the 12 items"):
@@ -312,8 +479,21 @@ class TestRecommend:
         [
             ([["item-0"], []], {}, "history 1 is empty: a recommendation needs"),
             (["item-0"], {}, "histories is a list of lists of item ids"),
-            ([["item-0"]], {"k": 0}, r"k=0 must lie in 1\.\.12"),
-            ([["item-0"]], {"k": 13}, r"k=13 must lie in 1\.\.12"),
+            ([["item-0"]], {"k": 0}, "k=0 must be at least 1"),
+            ([{"item-0", "item-1"}], {}, "histories is a list of lists of item ids, oldest first"),
+            (torch.tensor([1, 2]), {}, "for one user"),
+            ([["item-0"]], {"items": []}, "items is empty: there is nothing to recommend"),
+            ([["item-0"]], {"items": "item-1"}, "items='item-1' must be a list of item ids"),
+            ([["item-0"]], {"items": ["nope"]}, "items: item id 'nope' is not among"),
+            (
+                [["item-0"]],
+                {"items": ["nope"], "unknown": "skip"},
+                "items is empty after leaving out unknown items",
+            ),
+            ([["item-0"]], {"items": [["item-1"], []]}, "items has 2 lists for 1 histories"),
+            ([["item-0"]] * 2, {"items": [["item-1"], []]}, "items of history 1 is empty"),
+            ([["item-0"]] * 2, {"exclude": [["item-1"], "item-2"]}, "exclude mixes item ids"),
+            ([["item-0"]] * 2, {"exclude": [[], ["nope"]]}, "exclude of history 1: item id 'nope'"),
             ([["item-0"]], {"batch_size": 0}, "batch_size=0 must be at least 1"),
         ],
     )
@@ -345,6 +525,59 @@ class TestCatalogue:
             model(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss.backward()
             optimizer.step()
         assert not torch.equal(model.encode_catalogue()["id"], second)
+
+    def test_other_features_renew_it(self):
+        model = toy_model().eval()
+        before = model.recommend([["item-1"]], k=12)
+        ids = [f"item-{i}" for i in range(12)]
+        other = toy_features(item_ids=ids, seed=7)
+        model.item_features = other
+        fresh = toy_model().eval()
+        fresh.load_state_dict(model.state_dict())
+        fresh.item_features = other
+        found = model.recommend([["item-1"]], k=12)
+        assert found != before
+        assert found == fresh.recommend([["item-1"]], k=12)
+        model.item_features = other.select(ids[::-1])  # joined by id
+        assert model.recommend([["item-1"]], k=12) == found
+
+    @pytest.mark.parametrize("joined", [False, True])
+    def test_writing_into_a_feature_tensor_renews_it(self, joined):
+        text = torch.randn(4, 2, 8)
+        features = ItemFeatures.from_tensors(item_ids=list("abc"), text=text)
+        if joined:
+            more = ItemFeatures.from_tensors(item_ids=["d"], text=torch.randn(2, 2, 8))
+            features = JoinedFeatures(features, more)
+        model = ODMTWrapper(MyModel(), features, check=False).eval()
+        first = model.encode_catalogue()["text"]
+        text[2] += 1
+        second = model.encode_catalogue()["text"]
+        assert torch.equal(first[1], second[1])
+        assert not torch.equal(first[2], second[2])
+        assert model.encode_catalogue()["text"].data_ptr() == second.data_ptr()
+
+    def test_features_made_in_inference_mode(self):
+        with torch.inference_mode():  # such tensors count no writes
+            text = torch.randn(4, 2, 8)
+        model = ODMTWrapper(MyModel(), ItemFeatures.from_tensors(text=text), check=False)
+        assert model.encode_catalogue()["text"].shape[0] == 4
+
+    def test_features_that_do_not_fit(self):
+        model = toy_model()
+        with pytest.raises(ValueError, match="the model reads features"):
+            model.item_features = ItemFeatures.from_tensors(
+                item_ids=list(model.vocabulary), text=torch.randn(13, 2, 9)
+            )
+        with pytest.raises(ValueError, match="item id 'item-0' is not among"):
+            model.item_features = toy_features()
+        with pytest.raises(ValueError, match="this model has no items yet: call model.set_items"):
+            ODMTWrapper(MyModel(), check=False).item_features = toy_features()
+
+    def test_without_features_the_kept_embeddings_stay(self):
+        model = toy_model().eval()
+        before = model.recommend([["item-1"]], k=3)
+        model.item_features = None
+        assert model.recommend([["item-1"]], k=3) == before
 
     def test_row_0_is_zero(self):
         assert not toy_model().encode_catalogue()["image"][0].any()

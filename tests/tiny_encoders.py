@@ -1,4 +1,4 @@
-"""Tiny encoders with random weights, made from configuration, and something to show them."""
+"""Tiny encoders with random weights, built from configurations, and inputs for them."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Small models and data that several tests share."""
+"""Small models and data sets shared by tests."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ HIDDEN_SIZE = 8
 
 
 class MyModel(nn.Module):
-    """A user's own causal model, with nothing of the package in it."""
+    """A user's own causal model, independent of the package."""
 
     def __init__(self, width: int = HIDDEN_SIZE):
         super().__init__()
@@ -38,7 +38,7 @@ def toy_model(backbone: nn.Module | None = None, **settings) -> ODMTWrapper:
 
 
 def toy_split(num_users: int = 40, max_seq_length: int = 6):
-    """Every user walks the twelve items in a circle, from a start of their own."""
+    """Every user goes through the twelve items in a circle, each from another start."""
     rows = [
         (f"user-{user}", f"item-{(user + step) % 12}", step)
         for user in range(num_users)

@@ -1,16 +1,20 @@
-"""New random weights for a copy of somebody's module, where it knows how to draw them."""
+"""Reinitialization of a module through the `reset_parameters` methods of its submodules."""
+
+from typing import TypeVar
 
 from torch import nn
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-def reinitialize(backbone: nn.Module) -> nn.Module:
-    """Draw new weights in place, each module by its own `reset_parameters`.
 
-    Parts come before what they are part of, so that a model's own `reset_parameters` has the last
-    word over those of its layers.
+def reinitialize(backbone: ModuleT) -> ModuleT:
+    """Reinitialize all weights in place through the `reset_parameters` of each submodule.
+
+    Submodules are reset before the modules that contain them, so a model's own `reset_parameters`
+    overrides those of its layers.
 
     Args:
-        backbone: anybody's module; a copy, since it is changed.
+        backbone: the module to change; pass a copy if the original is still needed.
 
     Returns:
         The same module.
@@ -38,7 +42,7 @@ def reinitialize(backbone: nn.Module) -> nn.Module:
 
 
 def _covered(backbone: nn.Module, name: str) -> bool:
-    """Whether the module of this name, or one that it is part of, draws new weights."""
+    """Whether the module of this name, or a module that contains it, can be reinitialized."""
     parts = name.split(".") if name else []
     return any(
         _own_reset(backbone.get_submodule(".".join(parts[:depth])))
@@ -47,7 +51,7 @@ def _covered(backbone: nn.Module, name: str) -> bool:
 
 
 def _own_reset(module: nn.Module) -> str | None:
-    """Name of the method that draws new weights; torch's attention has it with an underscore."""
+    """The name of the reset method, if any; in torch's attention it starts with an underscore."""
     names = ("reset_parameters", "_reset_parameters")
     return next((name for name in names if callable(getattr(module, name, None))), None)
 

@@ -1,6 +1,5 @@
-"""What the user brought as a backbone, and one backbone per source made of it."""
+"""`BackboneTemplate`: adapts the user's backbone and creates one backbone per source from it."""
 
-import copy
 import functools
 import inspect
 import warnings
@@ -10,37 +9,40 @@ from typing import Any
 import torch
 from torch import nn
 
-from odmt_sdk.backbones.check import check_adapted
-from odmt_sdk.backbones.hidden_size import infer_hidden_size
-from odmt_sdk.backbones.registry import AdapterBuilder, adapt_backbone, is_adapted
+from odmt_sdk.backbones.adapt import BridgeBuilder, adapt_backbone, is_adapted
+from odmt_sdk.backbones.check.report import check_adapted
+from odmt_sdk.backbones.protocol import AdaptedBackbone
 from odmt_sdk.backbones.reinitialize import reinitialize
+from odmt_sdk.backbones.signature.hidden_size import infer_hidden_size
+from odmt_sdk.backbones.signature.trial import copy_module, plain
 
 SHARED = "shared"
 
 
 class BackboneTemplate:
-    """One or several backbones of any interface, adapted, of which copies are made.
+    """One or more adapted backbones, from which the backbones of a model are created.
 
     Args:
-        backbone: a module or function of any interface; a function without arguments that makes
-            one; or a mapping from each source to its own.
-        hidden_size: D; None = the backbone's own.
-        adapter: as in `adapt_backbone`.
+        backbone: a module or function of any interface; a function without arguments that creates a
+            module; or a mapping from each source to its backbone.
+        hidden_size: D; None = the backbone's own width.
+        bridge: as in `adapt_backbone`.
         forward_fn: as in `adapt_backbone`.
         project: as in `adapt_backbone`.
-        fresh_copies: every source draws new weights in place of copying those of the backbone.
+        fresh_copies: whether every source gets newly initialized weights. False = every source
+            starts with a copy of the backbone's weights.
 
     Attributes:
-        name: class of the backbone or backbones, for messages and for what is saved.
+        name: class name of the backbone, or of all backbones; used in messages and saved.
         hidden_size: D.
-        max_seq_length: longest sequence that all of them read, or None.
-        like: a floating-point tensor of the backbone's device and type.
-        own_call: whether the user said how to call it.
+        max_seq_length: longest sequence that all backbones can read; None = any length.
+        like: a floating-point tensor with the device and dtype of the backbone.
+        own_call: whether the user specified how to call the backbone.
 
     Raises:
-        TypeError: if a backbone cannot be called.
-        ValueError: if it cannot be told how to call it, or its width cannot be found or does not
-            fit.
+        TypeError: if a backbone is not callable, or a factory does not return a module.
+        ValueError: if it is unclear how to call a backbone, or its width cannot be found or does
+            not fit.
     """
 
     def __init__(
@@ -48,14 +50,14 @@ class BackboneTemplate:
         backbone: Any,
         *,
         hidden_size: int | None,
-        adapter: str | AdapterBuilder | None = None,
+        bridge: str | BridgeBuilder | None = None,
         forward_fn: Callable[..., Any] | None = None,
         project: bool = False,
         fresh_copies: bool = False,
     ) -> None:
         self._fresh_copies = fresh_copies
         self._to_protocol = functools.partial(
-            adapt_backbone, adapter=adapter, forward_fn=forward_fn, project=project
+            adapt_backbone, bridge=bridge, forward_fn=forward_fn, project=project
         )
         self._factory: Callable[[], Any] | None = None
         given = backbone
@@ -68,23 +70,25 @@ class BackboneTemplate:
             given = backbone()
             if not isinstance(given, nn.Module):
                 raise TypeError(
-                    f"backbone= is a function without arguments, which is taken to make a "
-                    f"backbone, but it returned {type(given).__name__}: return a torch.nn.Module"
+                    f"backbone= is a function without arguments, which must create a backbone, "
+                    f"but it returned {type(given).__name__}: return a torch.nn.Module"
                 )
         by_source = given if isinstance(given, dict) else {SHARED: given}
         self.own_call = (
-            adapter is not None
-            or forward_fn is not None
-            or any(map(is_adapted, by_source.values()))
+            bridge is not None or forward_fn is not None or any(map(is_adapted, by_source.values()))
         )
-        self._by_source: dict[str, nn.Module] = {}
+        self._by_source: dict[str, AdaptedBackbone] = {}
+        self._spare: set[str] = set()  # sources whose module a model may use without a copy
         self._names = {
-            source: getattr(one, "__name__", type(one).__name__)
+            source: getattr(one, "__name__", type(plain(one)).__name__)
             for source, one in by_source.items()
         }
         for source, one in by_source.items():
             adapted, hidden_size = self._adapt(one, hidden_size)
             self._by_source[source] = adapted
+            copied = getattr(adapted, "holds_copy", False) and not is_adapted(one)
+            if copied or self._factory is not None:
+                self._spare.add(source)
         self.name = ", ".join(dict.fromkeys(self._names.values()))
         self.hidden_size: int = hidden_size or 0
         limits = [getattr(one, "max_seq_length", None) for one in self._by_source.values()]
@@ -94,15 +98,15 @@ class BackboneTemplate:
         self.like = like if like.is_floating_point() else torch.empty(0, device=like.device)
 
     def check(self, *, max_seq_length: int, allow_future: bool, stacklevel: int) -> None:
-        """Measure them as `check_backbone` does; errors are raised, other findings are warnings.
+        """Check the backbones as `check_backbone` does; raise for errors and warn otherwise.
 
         Args:
-            max_seq_length: longest sequence that the backbones will be given.
+            max_seq_length: longest sequence that the backbones will receive.
             allow_future: whether they may read later items.
-            stacklevel: whose line the warnings name, as in `warnings.warn`.
+            stacklevel: stack level of the warnings, as in `warnings.warn`.
 
         Raises:
-            ValueError: if a backbone cannot be used.
+            ValueError: if the check of a backbone finds an error.
         """
         for source, backbone in self._by_source.items():
             report = check_adapted(
@@ -119,37 +123,41 @@ class BackboneTemplate:
                     stacklevel=stacklevel + 1,
                 )
 
-    def make(self, sources: Iterable[str], *, share: bool) -> dict[str, nn.Module]:
-        """Make the backbones of a model; the user's own objects stay out of them.
+    def make(self, sources: Iterable[str], *, share: bool) -> dict[str, AdaptedBackbone]:
+        """Create the backbones of a model, without the user's own objects.
+
+        Unless `share` is True, the model has one copy of the backbone in memory per source, in
+        addition to the user's original.
 
         Args:
             sources: names of the sources.
-            share: one for all sources.
+            share: whether to use one backbone for all sources.
 
         Returns:
-            Source -> backbone, or "shared" -> the one for all.
+            Source -> backbone, or "shared" -> the backbone for all sources.
 
         Raises:
-            ValueError: if a mapping was given that does not name the sources, or is to be shared;
-                or a module cannot draw new weights.
+            ValueError: if the user gave a mapping that does not match the sources or cannot be
+                shared, or if a module cannot be copied or reinitialized.
         """
         adapted = self.of(sources, share=share)
         if SHARED not in self._by_source:
-            return {name: self._copy(backbone) for name, backbone in adapted.items()}
-        return {name: self._one_more(first=i == 0) for i, name in enumerate(adapted)}
+            return {name: self._one_more(name) for name in adapted}
+        return {name: self._one_more(SHARED) for name in adapted}
 
-    def of(self, sources: Iterable[str], *, share: bool) -> dict[str, nn.Module]:
-        """The backbones of which those of a model are copies.
+    def of(self, sources: Iterable[str], *, share: bool) -> dict[str, AdaptedBackbone]:
+        """Return the adapted backbones that those of a model are copied from.
 
         Args:
             sources: names of the sources.
-            share: one for all sources.
+            share: whether one backbone is used for all sources.
 
         Returns:
-            Source -> adapted backbone, or "shared" -> the one for all.
+            Source -> adapted backbone, or "shared" -> the backbone for all sources.
 
         Raises:
-            ValueError: if a mapping was given that does not name the sources, or is to be shared.
+            ValueError: if the user gave a mapping that does not match the sources or cannot be
+                shared.
         """
         sources = tuple(sources)
         if SHARED in self._by_source:
@@ -158,38 +166,38 @@ class BackboneTemplate:
             raise ValueError("share_backbone=True needs one backbone, not one for each source")
         if set(self._by_source) != set(sources):
             raise ValueError(
-                f"backbone= has the sources {sorted(self._by_source)}, the items have "
+                f"backbone= has the sources {sorted(self._by_source)}, but the items have "
                 f"{sorted(sources)}: give a backbone for each of them"
             )
         return {name: self._by_source[name] for name in sources}
 
-    def _one_more(self, *, first: bool) -> nn.Module:
-        adapted = self._by_source[SHARED]
-        if self._factory is None:
-            return self._copy(adapted)
-        return adapted if first else self._adapt(self._factory(), self.hidden_size)[0]
-
-    def _copy(self, adapted: nn.Module) -> nn.Module:
-        twin = copy.deepcopy(adapted)
+    def _one_more(self, source: str) -> AdaptedBackbone:
+        """Create a backbone for a model; a module that is not the user's is used once uncopied."""
+        spare = source in self._spare
+        self._spare.discard(source)
+        if self._factory is not None:
+            own = self._by_source[source]
+            return own if spare else self._adapt(self._factory(), self.hidden_size)[0]
+        twin = self._by_source[source] if spare else copy_module(self._by_source[source])
         return reinitialize(twin) if self._fresh_copies else twin
 
-    def _adapt(self, backbone: Any, hidden_size: int | None) -> tuple[nn.Module, int]:
+    def _adapt(self, backbone: Any, hidden_size: int | None) -> tuple[AdaptedBackbone, int]:
         adapted = self._to_protocol(backbone, hidden_size=hidden_size)
         if hidden_size:
             return adapted, hidden_size
         stated = getattr(adapted, "hidden_size", None) if is_adapted(adapted) else None
         width = stated or infer_hidden_size(adapted)
-        if not stated and is_adapted(adapted):  # once more, now that the width is known
+        if not stated and is_adapted(adapted):  # adapt again, now that the width is known
             adapted = self._to_protocol(backbone, hidden_size=width)
         return adapted, width
 
 
 def is_factory(backbone: object) -> bool:
-    """Whether this is a function that can be called without arguments, and no module or class."""
+    """Whether this is a function that can be called without arguments, not a module or class."""
     if isinstance(backbone, nn.Module | type) or not callable(backbone):
         return False
     try:
         parameters = inspect.signature(backbone).parameters.values()
-    except (TypeError, ValueError):  # built-in functions tell no signature
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     return all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,4 +1,4 @@
-"""Batches from examples of unequal length."""
+"""Collates examples of different lengths into batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 class SequenceCollator:
-    """Puts examples of a `SequenceDataset` or `RankingDataset` into one batch.
+    """Collates examples of a `SequenceDataset` or `RankingDataset` into a batch.
 
-    Item sequences are padded on the left with 0 to the longest of the batch, so that the latest
-    item always stands last. It holds no state: it works in the worker processes of a `DataLoader`
-    and as the `data_collator` of `transformers.Trainer`.
+    Item sequences are left-padded with 0 to the longest sequence of the batch, so the latest item
+    is always at the last position. The collator is stateless. It can be used in the worker
+    processes of a `DataLoader` and as the `data_collator` of `transformers.Trainer`.
 
     Examples:
         >>> batch = SequenceCollator()([{"item_ids": [4, 5]}, {"item_ids": [6]}])
@@ -25,13 +25,13 @@ class SequenceCollator:
         """Collate B examples.
 
         Args:
-            examples: dicts with `item_ids` of 1-D item rows, oldest first, and perhaps
-                `target_ids`, one row, and `seen_ids`, 1-D rows.
+            examples: dicts with `item_ids`, 1-D item rows, oldest first; optionally also
+                `target_ids`, a single row, and `seen_ids`, 1-D rows.
 
         Returns:
-            `item_ids` (B, L) and `attention_mask` (B, L), 1 = real, both int64, L being the
-            longest sequence; and, where the examples have them, `target_ids` (B,) and `seen_ids`
-            (B, M), padded with 0.
+            `item_ids` (B, L) and `attention_mask` (B, L), 1 = real item, both int64, where L is
+            the length of the longest sequence. If the examples have them, also `target_ids` (B,)
+            and `seen_ids` (B, M), padded with 0.
 
         Raises:
             ValueError: if the examples have no `item_ids`.

@@ -1,5 +1,9 @@
-"""Columns of users, items and times as numbers; E rows."""
+"""Converts columns of users, items and times to numbers.
 
+Letters: E rows.
+"""
+
+import warnings
 from collections import defaultdict
 from collections.abc import Hashable
 from datetime import UTC, date, datetime
@@ -9,49 +13,44 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from odmt_sdk.tables import is_missing, plain
+from odmt_sdk.vocabulary import refuse_mixed_types
+
 IntArray = npt.NDArray[np.int64]
 Times = npt.NDArray[Any]  # numbers, or datetime64[ns]
 Time: TypeAlias = float | str | date | np.datetime64
 
 
 def encode_ids(name: str, values: npt.NDArray[Any]) -> tuple[IntArray, list[Hashable]]:
-    """Number the distinct ids in order of first appearance: (E,) codes and the ids."""
+    """Number the distinct ids by first appearance; return codes (E,) and the distinct ids."""
     if values.dtype.kind in "iu":
         distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
         order = np.argsort(first)
         ranks = np.empty_like(order)
         ranks[order] = np.arange(len(order))
         return ranks[inverse], distinct[order].tolist()
-    if values.dtype.kind == "f" and (np.abs(values) >= 2**53).any():
-        raise ValueError(
-            f"column {name!r} holds ids as floats of 2**53 and more, which no longer tell "
-            "neighbouring whole numbers apart; read the ids as integers or strings"
-        )
+    values = values.tolist()
+    if len(set(map(type, values))) > 1:
+        refuse_mixed_types(values, f"column {name!r} holds")
     numbers: defaultdict[Any, int] = defaultdict()
     numbers.default_factory = numbers.__len__
-    try:
-        codes = np.fromiter(map(numbers.__getitem__, values.tolist()), np.int64, len(values))
-    except TypeError as error:
-        raise TypeError(
-            f"column {name!r} holds an id that is not hashable ({error}); ids may be strings, "
-            "numbers, tuples or any other hashable"
-        ) from error
-    ids = [_plain(value) for value in numbers]
-    missing = np.fromiter(map(_is_missing, ids), bool, len(ids))
+    codes = np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
+    ids = list(numbers)
+    missing = np.fromiter(map(is_missing, ids), bool, len(ids))
     if missing.any():
         _refuse_missing(name, missing[codes])
     return codes, ids
 
 
 def read_times(name: str, values: npt.NDArray[Any]) -> Times:
-    """Times that sort: datetimes as datetime64[ns] in UTC, numbers as they are."""
+    """Convert times to a sortable array: datetimes to datetime64[ns] in UTC; keep numbers."""
     if values.dtype == object:
         values = _unbox_times(name, values)
     kind = values.dtype.kind
     if kind == "M":
         _refuse_missing(name, np.isnat(values))
         nanoseconds = values.astype("datetime64[ns]")
-        if (nanoseconds.astype(values.dtype) != values).any():  # it wraps around silently
+        if (nanoseconds.astype(values.dtype) != values).any():  # astype wraps around silently
             raise ValueError(
                 f"column {name!r} holds datetimes from {values.min()} to {values.max()}, outside "
                 "the years 1678 to 2261 that nanoseconds can express; correct them or pass numbers"
@@ -66,11 +65,53 @@ def read_times(name: str, values: npt.NDArray[Any]) -> Times:
             )
     elif kind not in "iu":
         _refuse_times(name, values, 0)
+    if len(values):
+        _warn_of_doubtful_times(name, values)
     return values
 
 
+def _warn_of_doubtful_times(name: str, values: Times) -> None:
+    """Warn if the dtype is too small for times, or if units such as seconds and ms are mixed."""
+    size = values.dtype.itemsize
+    if values.dtype.kind == "f" and size < 8:
+        step = float(np.spacing(np.abs(values).max()))
+        if step > 1:
+            _warn(
+                f"column {name!r} holds times as {values.dtype}, which has a resolution of "
+                f"{step:.0f} for numbers as large as {np.abs(values).max():.0f}: events that are "
+                "closer in time keep the order of their rows. Read the times as int64 or "
+                "float64"
+            )
+    if values.dtype.kind == "i" and size < 8 and values.min() < -np.iinfo(values.dtype).max // 20:
+        _warn(
+            f"column {name!r} holds times as {values.dtype}, down to {values.min()}: they seem to "
+            f"have passed {np.iinfo(values.dtype).max} and wrapped around. Read the times as int64"
+        )
+    # The years 1980 to 2096 in seconds, milliseconds, microseconds and nanoseconds.
+    if float(values.min()) < 3.2e8 or float(values.max()) < 3.2e11:
+        return
+    values = values.astype(np.float64)
+    counts, inside = {}, np.zeros(len(values), dtype=bool)
+    for power, unit in enumerate(("seconds", "milliseconds", "microseconds", "nanoseconds")):
+        of_unit = (values >= 3.2e8 * 1000**power) & (values < 4e9 * 1000**power)
+        inside |= of_unit
+        if of_unit.any():
+            counts[unit] = of_unit
+    if len(counts) > 1 and inside.all():
+        shown = " and ".join(
+            f"{rows.sum():,} times in {unit}, such as {values[rows.argmax()]:.0f} in row "
+            f"{rows.argmax():,}"
+            for unit, rows in counts.items()
+        )
+        _warn(f"column {name!r} seems to mix units: {shown}; convert all of them to one unit")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=5)  # the caller of Interactions.from_table
+
+
 def as_time(name: str, value: Time, times: Times) -> Any:
-    """A point in time that can be compared with times."""
+    """Convert a point in time so that it can be compared with `times`."""
     if times.dtype.kind == "M":
         if isinstance(value, str | date | np.datetime64):
             if isinstance(value, str):
@@ -87,15 +128,17 @@ def as_time(name: str, value: Time, times: Times) -> Any:
 
 
 def _unbox_times(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Python numbers or datetimes as an array of numbers or datetime64."""
-    _refuse_missing(name, np.fromiter(map(_is_missing, values), bool, len(values)))
-    times = [_plain(value) for value in values]
+    """Convert an object array of numbers or datetimes to a numeric or datetime64 array."""
+    _refuse_missing(name, np.fromiter(map(is_missing, values), bool, len(values)))
+    times = [plain(value) for value in values]
     kind = date if isinstance(times[0], date) else Real
     for row, value in enumerate(times):
         if not isinstance(value, kind) or isinstance(value, bool):
             _refuse_times(name, values, row)
     if kind is Real:
-        return np.array(times)
+        dtypes = {str(getattr(value, "dtype", "")).removeprefix("torch.") for value in values}
+        narrow = dtypes.pop() if len(dtypes) == 1 else ""
+        return np.array(times, dtype=narrow if narrow in ("float16", "float32") else None)
     aware = {getattr(value, "tzinfo", None) is not None for value in times}
     if len(aware) > 1:
         raise ValueError(
@@ -112,11 +155,14 @@ def _without_zone(value: date) -> date:
 
 
 def _refuse_times(name: str, values: npt.NDArray[Any], row: int) -> None:
-    value = _plain(values[row])
+    value = plain(values[row])
+    is_number = isinstance(value, str) and value.strip().lstrip("-").replace(".", "", 1).isdigit()
+    convert = "to_numeric" if is_number else "to_datetime"
     raise ValueError(
         f"column {name!r} holds {value!r} ({type(value).__name__}) in row {row:,} of "
         f"{len(values):,} rows; times must be numbers or datetimes: convert the column, for "
-        "example with pandas.to_datetime, or pass timestamp=None to take the rows in their order"
+        f"example table[{name!r}] = pandas.{convert}(table[{name!r}]), or pass timestamp=None to "
+        "keep the rows in their order"
     )
 
 
@@ -129,18 +175,8 @@ def _refuse_missing(name: str, missing: npt.NDArray[np.bool_]) -> None:
 
 
 def missing_cells(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which cells are missing, (E,)."""
+    """Return a mask (E,) of the missing cells."""
     if values.dtype == object:
-        return np.fromiter(map(_is_missing, values), bool, len(values))
+        return np.fromiter(map(is_missing, values), bool, len(values))
     missing: npt.NDArray[np.bool_] = values != values  # NaN and NaT
     return missing
-
-
-def _is_missing(value: Any) -> bool:
-    """None, NaN, NaT, or the NA of pandas, which refuses to be compared."""
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
-
-
-def _plain(value: Any) -> Any:
-    """The Python value of a numpy scalar; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value

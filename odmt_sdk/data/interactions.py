@@ -1,11 +1,12 @@
-"""Who interacted with what, in order of time.
+"""User-item interactions in chronological order.
 
-E interactions, B users, N items.
+Letters: E interactions, B users, N items.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain, compress
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from odmt_sdk.data.event_columns import (
     read_times,
 )
 from odmt_sdk.data.report import Report, Step
-from odmt_sdk.tables import Table, read_columns
+from odmt_sdk.tables import Table, is_missing, is_series, is_table, plain, read_columns
+from odmt_sdk.vocabulary import did_you_mean, id_column, plain_ids
 
 Repeats = Literal["same_time", "in_a_row", "keep_first", "keep_last"]
 _REPEATS = {
@@ -34,19 +36,19 @@ _REPEATS = {
 class Interactions:
     """User-item events, sorted by user and then by time.
 
-    Users and items are numbered in the order in which they first appear in the input; events of a
-    user at the same time keep their order in the input. Filters return new objects and leave this
-    one as it is; `report` says what each of them dropped. Most people make one with
-    `Interactions.from_table`.
+    Users and items are numbered by first appearance in the input. Events of a user with equal times
+    keep their input order. Filters do not modify the object but return a new one; `report` lists
+    how many interactions each step dropped. Use `Interactions.from_table` to create interactions
+    from a table.
 
     Args:
-        user_ids: the B distinct users' ids.
-        item_ids: the N distinct items' ids.
-        item_codes: (E,) position in `item_ids` of each event's item, all events of the first user,
-            then all of the second, each in order of time.
-        offsets: (B + 1,) where each user's events start in `item_codes`; the last entry is E.
-        times: (E,) when each event was, numbers or datetime64[ns]; None if only the order is known.
-        report: the steps that led here; None starts a new one.
+        user_ids: ids of the B distinct users.
+        item_ids: ids of the N distinct items.
+        item_codes: (E,) index into `item_ids` of each event's item, grouped by user and in
+            chronological order.
+        offsets: (B + 1,) index of each user's first event in `item_codes`; the last entry is E.
+        times: (E,) time of each event, numbers or datetime64[ns]; None if only the order is known.
+        report: the steps so far; None starts a new report.
 
     Examples:
         >>> table = {"user_id": ["ann", "bob", "ann"], "item_id": [7, 7, 5], "timestamp": [2, 1, 1]}
@@ -66,8 +68,8 @@ class Interactions:
         times: Times | None = None,
         report: Report | None = None,
     ) -> None:
-        self.user_ids: tuple[Hashable, ...] = tuple(user_ids)
-        self.item_ids: tuple[Hashable, ...] = tuple(item_ids)
+        self.user_ids: tuple[Hashable, ...] = tuple(plain_ids(user_ids, "the list of user ids"))
+        self.item_ids: tuple[Hashable, ...] = tuple(plain_ids(item_ids))
         self.item_codes = item_codes
         self.offsets = offsets
         self.times = times
@@ -82,30 +84,39 @@ class Interactions:
         item: str = "item_id",
         timestamp: str | None = "timestamp",
         missing: Literal["error", "drop"] = "error",
+        encoding: str = "utf-8",
+        csv_options: Mapping[str, Any] | None = None,
     ) -> "Interactions":
-        """Read interactions from a table, one row per event.
+        """Read interactions from a table with one row per event.
 
         Args:
             table: pandas or Polars DataFrame, PyArrow Table, Hugging Face dataset, mapping of
-                columns, list of dicts, or the path of a .csv, .tsv, .parquet or .jsonl file.
-            user: the column of user ids, which may be any hashable.
-            item: the column of item ids, which may be any hashable.
-            timestamp: the column of times, numbers or datetimes; None if the rows are in order of
-                time already.
-            missing: "drop" leaves out rows in which a value is missing, "error" raises.
+                columns, list of dicts, or the path of a .csv, .tsv, .parquet or .jsonl file or of
+                a folder of Parquet files.
+            user: name of the user id column. Ids may be any hashable value.
+            item: name of the item id column. Ids may be any hashable value. A float column with
+                only whole numbers is read as integers, because missing values turn integer columns
+                into floats.
+            timestamp: name of the time column, numbers or datetimes; None if the rows are already
+                in chronological order.
+            missing: what to do with rows that miss a value: "error" raises, "drop" drops them.
+            encoding: encoding of the text file `table`, for example "latin-1".
+            csv_options: format of the .csv or .tsv file: any of `separator`, `names` (column names
+                if there is no header), `strings` (columns not to be parsed as numbers) and
+                `quoted`.
 
         Returns:
-            All E rows as interactions; the same item twice counts twice, see `drop_repeats`.
+            The interactions. Repeated interactions are kept, see `drop_repeats`.
 
         Raises:
-            ValueError: if a column is absent, a value is missing, a time is neither number nor
-                datetime, or there is no row.
-            TypeError: if an id is not hashable.
+            ValueError: if a column does not exist, a value is missing, a time is neither a number
+                nor a datetime, a file cannot be read, or there are no rows.
+            TypeError: if an id is not hashable or is not a single value.
         """
         if missing not in ("error", "drop"):
             raise ValueError(f"missing={missing!r} must be 'error' or 'drop'")
         names = [user, item] if timestamp is None else [user, item, timestamp]
-        columns = read_columns(table, names)
+        columns = read_columns(table, names, encoding=encoding, csv_options=csv_options)
         rows = len(columns[user])
         if missing == "drop":
             whole = ~np.logical_or.reduce([missing_cells(values) for values in columns.values()])
@@ -114,12 +125,12 @@ class Interactions:
             raise ValueError(
                 "the table of interactions has no rows; give at least one"
                 if not rows
-                else f"each of the {rows:,} rows misses a value of {', '.join(map(repr, names))}"
+                else f"each of the {rows:,} rows lacks a value in {', '.join(map(repr, names))}"
             )
-        users, user_ids = encode_ids(user, columns[user])
-        items, item_ids = encode_ids(item, columns[item])
+        users, user_ids = encode_ids(user, id_column(f"column {user!r}", columns[user]))
+        items, item_ids = encode_ids(item, id_column(f"column {item!r}", columns[item]))
         times = None if timestamp is None else read_times(timestamp, columns[timestamp])
-        # Both sorts are stable: where times are equal, the order of the rows counts.
+        # Both sorts are stable, so rows with equal times keep their order.
         order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
         read = cls(
             user_ids,
@@ -138,34 +149,42 @@ class Interactions:
     def from_sequences(
         cls, sequences: Mapping[Hashable, Iterable[Hashable]] | Iterable[Iterable[Hashable]]
     ) -> "Interactions":
-        """Take sequences of item ids, oldest first, one per user.
+        """Create interactions from one sequence of item ids per user, oldest first.
 
         Args:
-            sequences: user id -> items; or the items of each user, who are then called 0, 1, ...;
-                empty sequences are left out.
+            sequences: user id -> items, as a mapping or as a pandas Series indexed by user; or an
+                iterable with the items of each user as lists, arrays, tensors or series. In the
+                second case the user ids are 0, 1, .... Empty sequences are dropped.
 
         Returns:
-            All of them as interactions, without times.
+            The interactions, without times.
 
         Raises:
-            ValueError: if there is no item, or an id is missing.
-            TypeError: if a sequence is a single string, or an id is not hashable.
+            ValueError: if there are no items, an id is missing, or a user is repeated.
+            TypeError: if a sequence is a single string or is unordered, an id is not hashable or is
+                not a single value, or `sequences` is a table.
 
         Examples:
             >>> Interactions.from_sequences([["mug", "lamp"], ["lamp"]])
             Interactions(3 events of 2 users with 2 items, 1 to 2 a user)
         """
-        named = sequences if isinstance(sequences, Mapping) else dict(enumerate(sequences))
-        for user, items in named.items():
+        if is_table(sequences):
+            raise TypeError(
+                f"a {type(sequences).__name__} is not a sequence of sequences: read a table of "
+                "events with Interactions.from_table, or pass its column of sequences"
+            )
+        filled: dict[Hashable, list[Hashable]] = {}
+        for user, items in _by_user(sequences):
+            items = plain(items)
             if isinstance(items, str | bytes) or not isinstance(items, Iterable):
                 raise TypeError(
                     f"the sequence of user {user!r} is {items!r} ({type(items).__name__}); give a "
                     "list of item ids, for example items.split()"
                 )
-        filled = {user: list(items) for user, items in named.items()}
-        filled = {user: items for user, items in filled.items() if items}
+            if ids := plain_ids(items, f"the sequence of user {user!r}"):
+                filled[user] = ids
         if not filled:
-            raise ValueError("the sequences hold no item; give at least one")
+            raise ValueError("the sequences have no items; give at least one")
         flat = list(chain.from_iterable(filled.values()))
         values = np.fromiter(flat, dtype=object, count=len(flat))
         codes, item_ids = encode_ids("item_id", values)
@@ -176,12 +195,12 @@ class Interactions:
 
     @property
     def num_users(self) -> int:
-        """The number of distinct users, B."""
+        """Number of distinct users, B."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """The number of distinct items, N."""
+        """Number of distinct items, N."""
         return len(self.item_ids)
 
     def __len__(self) -> int:
@@ -195,19 +214,19 @@ class Interactions:
         )
 
     def drop_repeats(self, keep: Repeats) -> "Interactions":
-        """Keep one of several interactions of a user with the same item.
+        """Drop repeated interactions of a user with the same item.
 
         Args:
-            keep: which are repeats, and which one of them stays: "same_time", events logged twice,
-                equal in user, item and time; "in_a_row", an item straight after itself, of which
-                the first stays; "keep_first" and "keep_last", a user's first or last interaction
-                with an item, whatever lies between.
+            keep: which interactions to keep. "same_time" drops duplicate log entries with the same
+                user, item and time. "in_a_row" keeps the first of consecutive interactions with the
+                same item. "keep_first" and "keep_last" keep a user's first or last interaction with
+                each item.
 
         Returns:
             The remaining interactions.
 
         Raises:
-            ValueError: if `keep` is none of these, or "same_time" finds no times.
+            ValueError: if `keep` is unknown, or is "same_time" and the interactions have no times.
         """
         if keep not in get_args(Repeats):
             raise ValueError(f"keep={keep!r} must be one of {get_args(Repeats)}")
@@ -218,7 +237,7 @@ class Interactions:
             if keep == "same_time":
                 times = self._times("drop_repeats('same_time')")
                 order = np.lexsort((times, pairs))
-                equal = times[order[1:]] == times[order[:-1]]  # each with the one before it
+                equal = times[order[1:]] == times[order[:-1]]  # each event with its predecessor
             else:
                 order, equal = np.argsort(pairs, kind="stable"), True
             repeated = np.zeros(len(self), dtype=bool)
@@ -230,26 +249,26 @@ class Interactions:
     def k_core(
         self, k: int = 5, *, min_user: int | None = None, min_item: int | None = None
     ) -> "Interactions":
-        """Keep the largest part in which every user and every item has enough interactions.
+        """Keep the k-core: the largest subset in which all users and items have k interactions.
 
-        Dropping a rare item can leave a user with too few, and the other way round, so both rules
-        are applied in turn until nothing changes.
+        Dropping a rare item can leave a user with too few interactions, and vice versa. Both rules
+        are therefore applied repeatedly until nothing changes.
 
         Args:
-            k: the least number of interactions of a user and of an item.
-            min_user: that number for users, if it differs.
-            min_item: that number for items, if it differs; 1 keeps rare items.
+            k: minimum number of interactions per user and per item.
+            min_user: minimum per user; None = k.
+            min_item: minimum per item; None = k. 1 keeps rare items.
 
         Returns:
             The remaining interactions.
 
         Raises:
-            ValueError: if a number is not a whole number of at least 1, or no user is left.
+            ValueError: if a minimum is not an integer of at least 1, or no user is left.
         """
         min_user, min_item = (k if least is None else least for least in (min_user, min_item))
         for name, value in (("k", k), ("min_user", min_user), ("min_item", min_item)):
             _check_count(name, value)
-        kept: IntArray = np.arange(len(self))  # the surviving events, (<= E,)
+        kept: IntArray = np.arange(len(self))  # remaining events, (<= E,)
         users, items = self._user_codes(), self.item_codes
         while len(kept):
             enough = np.bincount(users)[users] >= min_user
@@ -264,16 +283,16 @@ class Interactions:
         )
 
     def min_length(self, n: int) -> "Interactions":
-        """Keep users with enough interactions.
+        """Keep users with at least n interactions.
 
         Args:
-            n: the least number of interactions of a user.
+            n: minimum number of interactions per user.
 
         Returns:
             The remaining interactions.
 
         Raises:
-            ValueError: if `n` is not a whole number of at least 1, or no user is left.
+            ValueError: if `n` is not an integer of at least 1, or no user is left.
         """
         _check_count("n", n)
         lengths = np.diff(self.offsets)
@@ -281,16 +300,16 @@ class Interactions:
         return self._select(kept, f"min_length({n}), at least {n} interactions a user", "ask less")
 
     def last(self, n: int) -> "Interactions":
-        """Keep the latest interactions of each user.
+        """Keep the latest n interactions of each user.
 
         Args:
-            n: how many to keep of each user.
+            n: maximum number of interactions per user.
 
         Returns:
             The remaining interactions.
 
         Raises:
-            ValueError: if `n` is not a whole number of at least 1.
+            ValueError: if `n` is not an integer of at least 1.
         """
         _check_count("n", n)
         starts = np.maximum(self.offsets[:-1], self.offsets[1:] - n)  # (B,)
@@ -298,17 +317,18 @@ class Interactions:
         return self._select(kept, f"last({n}), the latest {n} of each user", "keep more")
 
     def before(self, time: Time) -> "Interactions":
-        """Keep the interactions before a time.
+        """Keep the interactions before a point in time.
 
         Args:
-            time: a number or a datetime, as the times are; what happened at this time is dropped.
+            time: a number or a datetime, matching the times. Interactions at exactly this time are
+                dropped.
 
         Returns:
             The remaining interactions.
 
         Raises:
             ValueError: if the interactions have no times, or no user is left.
-            TypeError: if `time` is of another kind than the times.
+            TypeError: if the type of `time` does not match the times.
         """
         times = self._times("before")
         kept = np.flatnonzero(times < as_time("time", time, times))
@@ -316,10 +336,10 @@ class Interactions:
         return self._select(kept, f"before({time!s})", first)
 
     def keep_items(self, item_ids: Iterable[Hashable]) -> "Interactions":
-        """Keep the interactions with some items, for instance those that have features.
+        """Keep the interactions with the given items, for example items that have features.
 
         Args:
-            item_ids: the ids to keep, or an `ItemVocabulary`; ids that nobody interacted with are
+            item_ids: item ids to keep, or an `ItemVocabulary`. Ids without interactions are
                 ignored.
 
         Returns:
@@ -328,11 +348,16 @@ class Interactions:
         Raises:
             ValueError: if no interaction is left.
         """
-        wanted = set(item_ids)
-        known = np.fromiter((item in wanted for item in self.item_ids), bool, self.num_items)
+        ids = plain_ids(item_ids, "the list of items to keep", ordered=False)
+        wanted = {(type(item), item) for item in ids}
+        known = np.fromiter(
+            ((type(item), item) in wanted for item in self.item_ids), bool, self.num_items
+        )
         example = f"the interactions have ids such as {self.item_ids[0]!r}"
-        if wanted:
-            example += f", the items to keep such as {next(iter(wanted))!r}"
+        if ids:
+            mine = {(type(item), item) for item in self.item_ids}
+            hint = did_you_mean(ids[0], lambda item: (type(item), item) in mine)
+            example += f", the items to keep such as {ids[0]!r}{hint and f' ({hint})'}"
         return self._select(
             np.flatnonzero(known[self.item_codes]),
             f"keep_items with {len(wanted):,} ids",
@@ -345,7 +370,7 @@ class Interactions:
     def _times(self, wanted_by: str) -> Times:
         if self.times is None:
             raise ValueError(
-                f"{wanted_by} needs the times of the interactions, which hold only their order: "
+                f"{wanted_by} needs the times of the interactions, but only their order is known: "
                 "read them with from_table(..., timestamp=...)"
             )
         return self.times
@@ -354,11 +379,11 @@ class Interactions:
         return Step(what, dropped, len(self), self.num_users, self.num_items)
 
     def _select(self, kept: IntArray, what: str, way_out: str) -> "Interactions":
-        """The events at the positions `kept`, users and items without any left out."""
+        """Keep the events at positions `kept` and drop users and items without events."""
         if not len(kept):
             raise ValueError(
                 f"{what} leaves no user: all {len(self):,} interactions of {self.num_users:,} "
-                f"users with {self.num_items:,} items fall away; {way_out}"
+                f"users with {self.num_items:,} items are dropped; {way_out}"
             )
         users, some_users = _renumber(self._user_codes()[kept], self.num_users)
         items, some_items = _renumber(self.item_codes[kept], self.num_items)
@@ -373,13 +398,31 @@ class Interactions:
         return selected
 
 
+def _by_user(sequences: Any) -> Iterable[tuple[Hashable, Any]]:
+    """Return pairs of user id and sequence."""
+    if isinstance(sequences, Mapping):
+        users = plain_ids(sequences.keys(), "the list of users")
+        return zip(users, sequences.values(), strict=True)
+    if not is_series(sequences):
+        return enumerate(sequences)
+    users = plain_ids(sequences.index, "the list of users")
+    for user, count in Counter(users).items():
+        if count > 1 or is_missing(user):
+            raise ValueError(
+                f"the index of the series names its users, but holds {user!r} {count:,} times; "
+                "give each user one row, for example with groupby(user)[item].agg(list), or "
+                "series.reset_index(drop=True) to call them 0, 1, ..."
+            )
+    return zip(users, sequences, strict=True)
+
+
 def _offsets(users: IntArray, num_users: int) -> IntArray:
-    """Where each user's events start once they are sorted by user, (B + 1,)."""
+    """Return the index (B + 1,) of each user's first event after sorting by user."""
     return np.concatenate(([0], np.cumsum(np.bincount(users, minlength=num_users))))
 
 
 def _renumber(codes: IntArray, size: int) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-    """Codes without gaps in the same order, and which of the old codes (size,) still occur."""
+    """Renumber codes without gaps; return the new codes and a mask (size,) of the used ones."""
     occurs = np.bincount(codes, minlength=size) > 0
     return (np.cumsum(occurs) - 1)[codes], occurs
 

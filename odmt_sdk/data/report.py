@@ -1,4 +1,4 @@
-"""What filters and splits left of the interactions, and why."""
+"""Reports how many interactions each filter and split kept."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from odmt_sdk.markdown import markdown_table
 
 
 class Step(NamedTuple):
-    """What one step left.
+    """The result of one filter or split.
 
     Args:
-        what: the step, and the rule that it follows.
-        dropped: how many interactions broke the rule.
-        interactions: how many are left.
-        users: of so many users.
-        items: with so many items.
+        what: the step and its rule.
+        dropped: number of interactions dropped.
+        interactions: number of interactions left.
+        users: number of users left.
+        items: number of items left.
     """
 
     what: str
@@ -26,10 +26,10 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The steps from the input to some interactions or to a split; printed, they are a table.
+    """The steps from the input to the current interactions or split; prints as a Markdown table.
 
     Args:
-        steps: first to last.
+        steps: the steps in order.
 
     Examples:
         >>> print(Report((Step("read", 0, 10, 3, 4), Step("last(3)", 1, 9, 3, 4))))
@@ -42,7 +42,7 @@ class Report:
     steps: tuple[Step, ...] = ()
 
     def then(self, *steps: Step) -> "Report":
-        """These steps, and further ones after them."""
+        """Return a report with further steps appended."""
         return Report((*self.steps, *steps))
 
     def __str__(self) -> str:

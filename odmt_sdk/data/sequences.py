@@ -1,11 +1,12 @@
-"""Datasets of item sequences: what a model trains on and what it is ranked on.
+"""Datasets of item sequences for training and ranking.
 
-E events in all, B sequences, Q queries. Sequences lie end to end in one array, and an array of
-offsets says where each begins, so that a data set of any size is two arrays.
+Sequences are concatenated into one array, and a second array holds the offset of each sequence.
+
+Letters: E events, B sequences, Q queries.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,55 +14,197 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from odmt_sdk.config import whole_number
+
 IntArray = npt.NDArray[np.integer[Any]]
+Windows = Literal["all", "last"]
+
+
+class TrainingCounts(NamedTuple):
+    """Numbers of interactions and users of each item in training, for beyond-accuracy metrics.
+
+    Attributes:
+        items: (N + 1,) number of interactions of each row; entry 0, padding, is 0.
+        users: (N + 1,) number of users of each row.
+        num_users: number of users with a training interaction.
+
+    Examples:
+        >>> rows, offsets = np.array([1, 2, 2, 1]), np.array([0, 3, 4])
+        >>> counts = TrainingCounts.of(rows, offsets, num_items=3)
+        >>> counts.items.tolist(), counts.users.tolist(), counts.num_users
+        ([0, 2, 2, 0], [0, 2, 1, 0], 2)
+    """
+
+    items: Tensor
+    users: Tensor
+    num_users: int
+
+    @classmethod
+    def of(cls, rows: IntArray, offsets: IntArray, *, num_items: int) -> Self:
+        """Count the interactions in concatenated sequences.
+
+        Args:
+            rows: (E,) item rows in 1..N, the concatenated sequences of all users.
+            offsets: (B + 1,) start of each user; the last entry is E.
+            num_items: N.
+
+        Returns:
+            The counts.
+        """
+        size = num_items + 1
+        lengths = np.diff(offsets)
+        users = np.repeat(np.arange(len(lengths)), lengths)  # (E,)
+        pairs = np.sort(users * size + rows)  # int64: B * N stays below 2**63
+        first = np.ones(len(pairs), dtype=bool)
+        first[1:] = pairs[1:] != pairs[:-1]  # one of each user and item
+        return cls(
+            torch.from_numpy(np.bincount(rows, minlength=size)),
+            torch.from_numpy(np.bincount(pairs[first] % size, minlength=size)),
+            int((lengths > 0).sum()),
+        )
 
 
 class SequenceDataset(Dataset[dict[str, Tensor]]):
-    """One training sequence per user, cut to its latest part.
+    """Training sequences, cut into windows that fit the model.
+
+    A window has at most `max_seq_length + 1` items: the last item is only a target, never an input.
+    With `windows="all"`, the windows of a sequence cover the whole sequence. Their start is shifted
+    at random in every epoch, so that an item is predicted from different histories. `set_epoch`
+    sets the shift; `fit` and `ODMTTrainer` call it. The number of windows is the same in every
+    epoch.
 
     Args:
-        rows: (E,) item rows in 1..N, the sequences end to end.
-        offsets: (B + 1,) where each sequence starts; the last entry is E.
-        max_seq_length: the most input positions. An example has one item more, because the last
-            item of a sequence is only predicted, never read.
+        rows: (E,) item rows in 1..N, the concatenated sequences.
+        offsets: (B + 1,) start of each sequence; the last entry is E.
+        max_seq_length: maximum number of input positions.
+        windows: "all" cuts the whole sequence into windows, "last" uses only the latest window.
+        overlap: number of items shared by neighbouring windows of a sequence, 1..max_seq_length.
+            With 1, every item except the first of a sequence is predicted exactly once per epoch.
+            A larger overlap gives fewer predictions with a short history, but more windows per
+            epoch.
+        seed: seed of the shifts.
 
     Raises:
-        ValueError: if `max_seq_length` is not at least 1, or `offsets` do not cut up `rows`.
+        ValueError: if `max_seq_length` is below 1, `windows` is unknown, `overlap` is out of range,
+            or `offsets` do not rise from 0 to E.
 
     Examples:
-        >>> dataset = SequenceDataset(np.array([1, 2, 3, 4, 5]), np.array([0, 3, 5]))
-        >>> dataset[1]
-        {'item_ids': tensor([4, 5])}
+        >>> rows, offsets = np.array([1, 2, 3, 4, 5, 6, 7]), np.array([0, 5, 7])
+        >>> dataset = SequenceDataset(rows, offsets, max_seq_length=2, windows="last")
+        >>> dataset[0], dataset[1]
+        ({'item_ids': tensor([3, 4, 5])}, {'item_ids': tensor([6, 7])})
+        >>> len(SequenceDataset(rows, offsets, max_seq_length=2))
+        4
     """
 
-    def __init__(self, rows: IntArray, offsets: IntArray, *, max_seq_length: int = 50) -> None:
+    def __init__(
+        self,
+        rows: IntArray,
+        offsets: IntArray,
+        *,
+        max_seq_length: int = 50,
+        windows: Windows = "all",
+        overlap: int = 1,
+        seed: int = 0,
+    ) -> None:
         self._sequences = _Sequences(rows, offsets)
         self.max_seq_length = _checked_length(max_seq_length)
+        if windows not in get_args(Windows):
+            raise ValueError(f"windows={windows!r} must be one of {get_args(Windows)}")
+        if not isinstance(overlap, int) or not 1 <= overlap <= max_seq_length:
+            raise ValueError(
+                f"overlap={overlap!r} must be a whole number in 1..{max_seq_length}, the "
+                "max_seq_length: every window must have at least one new item"
+            )
+        self.windows = windows
+        self.overlap = overlap
+        self.seed = seed
+        # In shared memory, so that persistent worker processes see the change of epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._first_windows: IntArray | None = None  # (B + 1,); None = one window per sequence
+        lengths = np.diff(self._sequences.offsets)
+        if windows == "all" and (lengths > max_seq_length + 1).any():
+            counts = _window_counts(lengths, max_seq_length, self._stride)  # (B,)
+            self._first_windows = np.concatenate(([0], np.cumsum(counts)))
 
     def __len__(self) -> int:
-        return len(self._sequences)
+        if self._first_windows is None:
+            return len(self._sequences)
+        return int(self._first_windows[-1])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """The latest `max_seq_length + 1` items of a sequence, oldest first."""
-        return {"item_ids": self._sequences.latest(index, self.max_seq_length + 1)}
+        """Return the items of a window, oldest first: at least 2, if the sequence has 2."""
+        if self._first_windows is None:
+            return {"item_ids": self._sequences.latest(index, self.max_seq_length + 1)}
+        index = range(len(self))[index]  # supports negative indices; raises if out of range
+        sequence = int(np.searchsorted(self._first_windows, index, side="right")) - 1
+        first, last = self._first_windows[sequence : sequence + 2].tolist()
+        start, end = self._sequences.offsets[sequence : sequence + 2].tolist()
+        if last - first > 1:
+            begin = start - self._shift(sequence, end - start, last - first)
+            begin += (index - first) * self._stride
+            start, end = max(start, begin), min(end, begin + self.max_seq_length + 1)
+        return {"item_ids": self._sequences.between(start, end)}
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the current windows."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int, seed: int | None = None) -> None:
+        """Select the windows of an epoch; call it before iterating over the epoch.
+
+        Args:
+            epoch: epoch, counted from 0; the same epoch always has the same windows.
+            seed: new seed of the shifts; None = unchanged.
+        """
+        if seed is not None:
+            self.seed = seed
+        self._epoch.fill_(epoch)
+
+    def sequences(self) -> tuple[IntArray, IntArray]:
+        """Return the uncut sequences: rows (E,) and offsets (B + 1,)."""
+        return self._sequences.rows, self._sequences.offsets
 
     def __repr__(self) -> str:
-        return f"SequenceDataset({len(self):,} sequences, max_seq_length={self.max_seq_length})"
+        cut = "" if self._first_windows is None else f" in {len(self):,} windows"
+        sequences = f"{len(self._sequences):,} sequences{cut}"
+        return f"SequenceDataset({sequences}, max_seq_length={self.max_seq_length})"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # an independent copy, except in worker processes
+
+    @property
+    def _stride(self) -> int:
+        return self.max_seq_length + 1 - self.overlap
+
+    def _shift(self, sequence: int, length: int, count: int) -> int:
+        """Return how far before its sequence the first of `count` windows starts in this epoch.
+
+        The first and last windows are cut at the ends of the sequence. Neither is contained in its
+        neighbour.
+        """
+        spare = (count - 1) * self._stride + self.max_seq_length + 1 - length
+        least, most = max(0, spare - self._stride + 1), min(spare, self._stride - 1)
+        return least + _mixed(self.seed, self.epoch, sequence) % (most - least + 1)
 
 
 class RankingDataset(Dataset[dict[str, Any]]):
-    """One query per user: given this history, rank the item that came next.
+    """Ranking queries: given a user's history, rank the item that came next.
 
     Args:
-        rows: (E,) item rows in 1..N, the histories end to end.
-        offsets: (Q + 1,) where each history starts; the last entry is E.
-        targets: (Q,) the row of the item to find.
-        user_ids: the Q users' ids.
-        max_seq_length: the most positions a model reads of a history.
+        rows: (E,) item rows in 1..N, the concatenated histories.
+        offsets: (Q + 1,) start of each history; the last entry is E.
+        targets: (Q,) row of the target item of each query.
+        user_ids: user id of each query.
+        max_seq_length: maximum number of history items given to the model.
+        training_counts: how often the items occur in training, for
+            `evaluate(..., beyond_accuracy=True)`; `leave_one_out` and `time_split` set them.
 
     Raises:
-        ValueError: if `max_seq_length` is not at least 1, `offsets` do not cut up `rows`, or
-            histories, targets and users differ in number.
+        ValueError: if `max_seq_length` is below 1, `offsets` do not rise from 0 to E, or the
+            numbers of histories, targets and users differ.
 
     Examples:
         >>> dataset = RankingDataset(
@@ -79,10 +222,12 @@ class RankingDataset(Dataset[dict[str, Any]]):
         user_ids: Sequence[Hashable],
         *,
         max_seq_length: int = 50,
+        training_counts: TrainingCounts | None = None,
     ) -> None:
         self._histories = _Sequences(rows, offsets)
         self.targets = torch.from_numpy(np.array(targets, dtype=np.int64))
         self.user_ids = tuple(user_ids)
+        self.training_counts = training_counts
         self.max_seq_length = _checked_length(max_seq_length)
         if not len(self._histories) == len(self.targets) == len(self.user_ids):
             raise ValueError(
@@ -94,7 +239,7 @@ class RankingDataset(Dataset[dict[str, Any]]):
         return len(self._histories)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The latest items of a history, its target's row, and all items of the history."""
+        """Return the latest items of a history, its target row, and all items of the history."""
         history = self._histories.latest(index)
         return {
             "item_ids": history[-self.max_seq_length :],
@@ -107,33 +252,63 @@ class RankingDataset(Dataset[dict[str, Any]]):
 
 
 class _Sequences:
-    """Sequences of rows lying end to end in one array."""
+    """Sequences of rows, concatenated into one array."""
 
     def __init__(self, rows: IntArray, offsets: IntArray) -> None:
-        # Half the memory of int64, and arrays rather than lists: worker processes share them.
-        self._rows = np.asarray(rows, dtype=np.int32)
-        self._offsets = np.asarray(offsets, dtype=np.int64)
-        ends = self._offsets[[0, -1]].tolist() if len(self._offsets) else []
-        if ends != [0, len(self._rows)] or (np.diff(self._offsets) < 0).any():
+        # int32 needs half the memory of int64; forked worker processes share arrays, but not lists.
+        self.rows = np.asarray(rows, dtype=np.int32)
+        self.offsets = np.asarray(offsets, dtype=np.int64)
+        ends = self.offsets[[0, -1]].tolist() if len(self.offsets) else []
+        if ends != [0, len(self.rows)] or (np.diff(self.offsets) < 0).any():
             raise ValueError(
-                f"offsets must rise from 0 to the number of rows, {len(self._rows)}, but they are "
-                f"{self._offsets}"
+                f"offsets must increase from 0 to the number of rows, {len(self.rows)}, but they "
+                f"are {self.offsets}"
             )
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self.offsets) - 1
 
     def latest(self, index: int, count: int | None = None) -> Tensor:
-        """The latest `count` rows of a sequence, or all, oldest first."""
-        index = range(len(self))[index]  # negative indices count from the end, others raise
-        start, end = self._offsets[index], self._offsets[index + 1]
-        if count is not None:
-            start = max(start, end - count)
-        # A copy: a slice of the whole array would travel from worker processes with all of it.
-        return torch.from_numpy(self._rows[start:end].astype(np.int64))
+        """Return the latest `count` rows of a sequence, None = all; oldest first."""
+        index = range(len(self))[index]  # supports negative indices; raises if out of range
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return self.between(start if count is None else max(start, end - count), end)
+
+    def between(self, start: int, end: int) -> Tensor:
+        """Return the rows from `start` up to, but not including, `end`."""
+        # Copy: a view would make worker processes send the whole array.
+        return torch.from_numpy(self.rows[start:end].astype(np.int64))
+
+
+def _window_counts(lengths: IntArray, max_seq_length: int, stride: int) -> IntArray:
+    """Return how many windows (B,) cover sequences of the given lengths (B,) under any shift.
+
+    A sequence that fits into one window has one window. Longer sequences get enough windows to
+    shift by at least half a stride.
+    """
+    beyond = lengths - (max_seq_length + 1)
+    counts: IntArray = 1 + -(-(beyond + stride // 2) // stride)
+    return np.where(beyond > 0, counts, 1)
+
+
+def _mixed(*numbers: int) -> int:
+    """Hash integers into a pseudo-random integer below 2**64.
+
+    Source: the mixer of SplitMix64, Steele et al. 2014, https://doi.org/10.1145/2714064.2660195.
+    """
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state
 
 
 def _checked_length(max_seq_length: int) -> int:
-    if not isinstance(max_seq_length, int) or max_seq_length < 1:
-        raise ValueError(f"max_seq_length={max_seq_length!r} must be a whole number of at least 1")
-    return max_seq_length
+    try:
+        return whole_number("max_seq_length", max_seq_length)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"max_seq_length={max_seq_length!r} must be a whole number of at least 1"
+        ) from None

@@ -1,17 +1,16 @@
-"""Splitting at points in time that are the same for all users.
+"""Splits interactions at points in time shared by all users.
 
-E interactions, B users, N items, Q queries.
+Letters: E interactions, B users, N items, Q queries.
 """
 
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 
 from odmt_sdk.data.event_columns import IntArray, Time, Times, as_time
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.report import Step
-from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset, TrainingCounts, Windows
 from odmt_sdk.data.splits import TRAIN, Split, cut_pieces, item_rows, target_step, train_step
 from odmt_sdk.vocabulary import ItemVocabulary
 
@@ -26,39 +25,43 @@ def time_split(
     targets: Targets = "first",
     vocabulary: ItemVocabulary | None = None,
     max_seq_length: int = 50,
+    windows: Windows = "all",
+    overlap: int = 1,
 ) -> Split:
-    """Train on the past, validate on what followed, test on what followed that.
+    """Split at two points in time: train on the past, then validate, then test.
 
-    Two points in time cut the interactions of all users: training knows nothing from after the
-    first of them, popularity included, as it would have been on that day. Leave-one-out, in
-    contrast, trains on one user's interactions from after another's test. What happened at the same
-    time is never cut apart. Histories hold everything before their target, so those of the test
-    include the interactions of the validation, which by then are known.
+    The two points in time apply to all users. Training, including item popularity, uses nothing
+    from after the first one, so there is no leakage from the future. `leave_one_out`, in contrast,
+    may train on interactions that happened after another user's test interaction. Interactions with
+    equal times are always in the same set. The history of a query has all interactions before its
+    target, so the history of a test query includes validation interactions.
 
-    Items that appear only after the first cut are ranked and count as cold. To filter by what was
-    known at the cut as well, filter the past and keep its items:
+    Items that appear only after the first point in time are ranked too, as cold items. To apply a
+    filter only to what was known then, filter the past and keep its items:
     `interactions.keep_items(interactions.before(cut).k_core(5).item_ids)`.
 
     Args:
         interactions: the events of all users, with times.
-        shares: the parts of all interactions that validation and test take; the cuts are made where
-            that many lie behind them, or a few more with the same time.
-        starts: the times at which validation and test begin, in place of `shares`: numbers or
-            datetimes, as the times are.
-        targets: which of a user's interactions within a window are to be found: the "first", the
-            "last", or "all" of them one after another, each with a history of its own. A user
-            without any earlier interaction has no history and is not evaluated.
-        vocabulary: rows of the items, for instance that of the item features; without it the items
-            of `interactions` get the rows 1..N in their order.
-        max_seq_length: the most positions a model reads, see `leave_one_out`.
+        shares: fractions of all interactions for validation and test. Interactions with equal times
+            are not separated, so the actual fractions may be slightly larger.
+        starts: times at which validation and test start, instead of `shares`: numbers or datetimes,
+            matching the times of the interactions.
+        targets: which interactions of a user within a period are targets: the "first", the "last",
+            or "all", each as a query with its own history. Users without earlier interactions have
+            no history and are not evaluated.
+        vocabulary: the item ids in row order, for example `features.vocabulary`; None = the items
+            of `interactions` in their order.
+        max_seq_length: maximum number of positions the model reads, see `leave_one_out`.
+        windows: "all" or "last", see `leave_one_out`.
+        overlap: number of items shared by neighbouring windows, see `leave_one_out`.
 
     Returns:
-        The three parts; `item_counts` counts the interactions before validation begins.
+        The three sets. `item_counts` counts all interactions before validation starts.
 
     Raises:
-        ValueError: if the interactions have no times, a share or a start is out of range, an item
-            is not in the vocabulary, or a part would be empty.
-        TypeError: if a start is of another kind than the times.
+        ValueError: if the interactions have no times, a share or start is out of range, an item
+            is not in the vocabulary, or a set would be empty.
+        TypeError: if the type of a start does not match the times.
 
     Examples:
         >>> table = {"user_id": [1, 1, 1, 1, 2, 2], "item_id": list("abcdba"),
@@ -70,7 +73,7 @@ def time_split(
     times = interactions.times
     if times is None:
         raise ValueError(
-            "time_split needs the times of the interactions, which hold only their order: read "
+            "time_split needs the times of the interactions, but only their order is known: read "
             "them with from_table(..., timestamp=...), or use leave_one_out"
         )
     if targets not in get_args(Targets):
@@ -80,13 +83,13 @@ def time_split(
         vocabulary = ItemVocabulary(interactions.item_ids)
     rows = item_rows(interactions, vocabulary)[interactions.item_codes]  # (N,) -> (E,)
 
-    past = times < first  # (E,), of each user the first ones
+    past = times < first  # (E,), a prefix of each user's events
     past_lengths = _counts_by_user(past, interactions.offsets)  # (B,)
     trainable = past_lengths >= 2
     if not trainable.any():
         raise ValueError(
-            f"no user has 2 interactions before {first}, where validation begins: there is nothing "
-            "to train on. Let it begin later"
+            f"no user has 2 interactions before {first}, where validation begins: there is no "
+            "training data. Let validation begin later"
         )
     trained, offsets = cut_pieces(
         rows, interactions.offsets[:-1][trainable], past_lengths[trainable]
@@ -95,6 +98,9 @@ def time_split(
     validation = _queries("validation", interactions, middle, targets, f"{first} to {second}")
     test = _queries("test", interactions, times >= second, targets, f"from {second}")
 
+    before = np.concatenate(([0], np.cumsum(past_lengths)))
+    counts = TrainingCounts.of(rows[past], before, num_items=len(vocabulary))
+
     def ranking(part: "_Queries") -> RankingDataset:
         starts = interactions.offsets[part.users]
         return RankingDataset(
@@ -102,15 +108,17 @@ def time_split(
             rows[part.positions],
             [interactions.user_ids[user] for user in part.users],
             max_seq_length=max_seq_length,
+            training_counts=counts,
         )
 
-    counts = np.bincount(rows[past], minlength=len(vocabulary) + 1)
     return Split(
-        train=SequenceDataset(trained, offsets, max_seq_length=max_seq_length),
+        train=SequenceDataset(
+            trained, offsets, max_seq_length=max_seq_length, windows=windows, overlap=overlap
+        ),
         validation=ranking(validation),
         test=ranking(test),
         vocabulary=vocabulary,
-        item_counts=torch.from_numpy(counts),
+        item_counts=counts.items,
         report=interactions.report.then(
             train_step(f"{TRAIN}, before {first}", trained, offsets, int(past.sum())),
             validation.step(rows),
@@ -120,7 +128,7 @@ def time_split(
 
 
 class _Queries(NamedTuple):
-    """Which events are to be found: Q positions among all E, and their users."""
+    """The target events: Q positions among all E events, and their users."""
 
     positions: IntArray
     users: IntArray
@@ -139,11 +147,11 @@ def _queries(
     inside = np.flatnonzero(window)
     if targets == "all":
         chosen = inside
-    else:  # the events of a user lie together, in order of time
+    else:  # events are grouped by user, in chronological order
         borders = users[inside][1:] != users[inside][:-1]
         is_first, is_last = np.r_[True, borders], np.r_[borders, True]
         chosen = inside[(is_first if targets == "first" else is_last)[: len(inside)]]
-    known = chosen > interactions.offsets[users[chosen]]  # something lies before it
+    known = chosen > interactions.offsets[users[chosen]]  # the target has a history
     if not known.any():
         raise ValueError(
             f"{name} ({when}) would be empty: it holds {len(inside):,} interactions, none of a "
@@ -155,7 +163,7 @@ def _queries(
 
 
 def _counts_by_user(chosen: Any, offsets: IntArray) -> IntArray:
-    """How many of each user's events are chosen, (B,)."""
+    """Count the chosen events of each user, (B,)."""
     running = np.concatenate(([0], np.cumsum(chosen)))
     return np.diff(running[offsets])
 
@@ -171,8 +179,8 @@ def _shared_cuts(times: Times, shares: tuple[float, float]) -> tuple[Any, Any]:
     first, second = np.partition(times, places)[places]
     if not times.min() < first < second:
         raise ValueError(
-            f"shares={shares} put both cuts at {first} or before every interaction: too many "
-            "happened at the same time. Give starts=, or larger shares"
+            f"shares={shares} put both cuts at {first}, or before every interaction, because too "
+            "many interactions have the same time. Pass starts=, or larger shares"
         )
     return first, second
 

@@ -1,4 +1,4 @@
-"""Ranking metrics of queries with one relevant item each, from the rank of that item.
+"""Ranking metrics for queries with one relevant item, computed from the rank of that item.
 
 Letters: Q queries.
 """
@@ -9,18 +9,18 @@ import torch
 
 
 def hit_rate(ranks: torch.Tensor, k: int) -> float:
-    """Share of queries whose target is among the first k.
+    """Fraction of queries whose target is among the first k items.
 
     Args:
         ranks: (Q,) 1-based ranks of the targets.
-        k: length of the list.
+        k: cut-off, the length of the list.
 
     Returns:
-        A number in 0..1.
+        A value in 0..1.
 
     Raises:
-        ValueError: if there are no ranks, one is below 1, or k is.
-        TypeError: if the ranks are no integers.
+        ValueError: if there are no ranks, or a rank or k is below 1.
+        TypeError: if the ranks are not integers.
 
     Examples:
         >>> hit_rate(torch.tensor([1, 3, 12]), k=10)
@@ -30,39 +30,39 @@ def hit_rate(ranks: torch.Tensor, k: int) -> float:
 
 
 def recall(ranks: torch.Tensor, k: int) -> float:
-    """Share of the relevant items that are among the first k.
+    """Fraction of the relevant items that are among the first k items.
 
-    With one relevant item a query this equals the hit rate.
+    With one relevant item per query, recall equals the hit rate.
 
     Args:
         ranks: (Q,) 1-based ranks of the targets.
-        k: length of the list.
+        k: cut-off, the length of the list.
 
     Returns:
-        A number in 0..1.
+        A value in 0..1.
 
     Raises:
-        ValueError: if there are no ranks, one is below 1, or k is.
-        TypeError: if the ranks are no integers.
+        ValueError: if there are no ranks, or a rank or k is below 1.
+        TypeError: if the ranks are not integers.
     """
     return _mean_gain(torch.ones_like, ranks, k)
 
 
 def ndcg(ranks: torch.Tensor, k: int) -> float:
-    """Normalised discounted cumulative gain: 1 / log2(rank + 1) where the rank is at most k.
+    """Normalized discounted cumulative gain: 1 / log2(rank + 1) if the rank is at most k, else 0.
 
-    With one relevant item a query the ideal gain is 1.
+    With one relevant item per query, the ideal gain is 1.
 
     Args:
         ranks: (Q,) 1-based ranks of the targets.
-        k: length of the list.
+        k: cut-off, the length of the list.
 
     Returns:
-        A number in 0..1.
+        The mean over queries, a value in 0..1.
 
     Raises:
-        ValueError: if there are no ranks, one is below 1, or k is.
-        TypeError: if the ranks are no integers.
+        ValueError: if there are no ranks, or a rank or k is below 1.
+        TypeError: if the ranks are not integers.
 
     Source: Järvelin and Kekäläinen 2002, https://doi.org/10.1145/582415.582418.
     """
@@ -70,18 +70,18 @@ def ndcg(ranks: torch.Tensor, k: int) -> float:
 
 
 def mrr(ranks: torch.Tensor, k: int) -> float:
-    """Mean reciprocal rank: 1 / rank where the rank is at most k.
+    """Mean reciprocal rank: 1 / rank if the rank is at most k, else 0.
 
     Args:
         ranks: (Q,) 1-based ranks of the targets.
-        k: length of the list.
+        k: cut-off, the length of the list.
 
     Returns:
-        A number in 0..1.
+        The mean over queries, a value in 0..1.
 
     Raises:
-        ValueError: if there are no ranks, one is below 1, or k is.
-        TypeError: if the ranks are no integers.
+        ValueError: if there are no ranks, or a rank or k is below 1.
+        TypeError: if the ranks are not integers.
     """
     return _mean_gain(torch.reciprocal, ranks, k)
 
@@ -95,18 +95,18 @@ METRICS: dict[str, Callable[[torch.Tensor, int], float]] = {
 
 
 def ranking_metrics(ranks: torch.Tensor, k: Sequence[int] = (5, 10, 20)) -> dict[str, float]:
-    """All metrics at several lengths of the list.
+    """Compute all metrics at several cut-offs.
 
     Args:
         ranks: (Q,) 1-based ranks of the targets.
-        k: lengths of the list.
+        k: the cut-offs.
 
     Returns:
-        "hit_rate@5", "recall@5", ... to values in 0..1.
+        "hit_rate@5", "recall@5", ... -> value in 0..1.
 
     Raises:
-        ValueError: if there are no ranks, one is below 1, or a k is; or if there is no k.
-        TypeError: if the ranks are no integers.
+        ValueError: if there are no ranks or no cut-offs, or one of them is below 1.
+        TypeError: if the ranks are not integers.
 
     Examples:
         >>> ranking_metrics(torch.tensor([1, 3, 12]), k=[10])["ndcg@10"]
@@ -118,14 +118,14 @@ def ranking_metrics(ranks: torch.Tensor, k: Sequence[int] = (5, 10, 20)) -> dict
 
 
 def _mean_gain(gain: Callable[[torch.Tensor], torch.Tensor], ranks: torch.Tensor, k: int) -> float:
-    """Mean over queries of the gain of a rank, 0 beyond k."""
+    """Average the gain of each rank over queries; the gain is 0 for ranks above k."""
     if ranks.is_floating_point():
-        raise TypeError(f"ranks hold {ranks.dtype}, they need integers")
+        raise TypeError(f"ranks hold {ranks.dtype}; they need integers")
     if ranks.ndim != 1 or not len(ranks):
-        raise ValueError(f"ranks have shape {tuple(ranks.shape)}, they need (Q,) with Q at least 1")
+        raise ValueError(f"ranks have shape {tuple(ranks.shape)}; they need (Q,) with Q at least 1")
     if int(ranks.min()) < 1:
         raise ValueError(f"ranks hold {int(ranks.min())}: the best rank is 1")
     if k < 1:
         raise ValueError(f"k={k} must be at least 1")
-    # in float64: a mean over millions of queries keeps its digits
+    # float64, so that a mean over millions of queries stays exact enough
     return float(gain(ranks.cpu().double()).where(ranks.cpu() <= k, 0.0).mean())

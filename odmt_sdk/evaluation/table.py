@@ -1,4 +1,4 @@
-"""Metrics of several models as a Markdown table."""
+"""Formats the metrics of several models as a Markdown table."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,15 +13,15 @@ def metrics_table(
     metrics: Sequence[str] = DEFAULT_METRICS,
     sources: bool = True,
 ) -> str:
-    """Lay metrics out side by side.
+    """Format the metrics of several models as a table.
 
     Args:
-        results: name of a model -> its metrics, as `evaluate` returns them.
-        metrics: the columns.
-        sources: whether each source's own metrics follow as rows where a model has several.
+        results: model name -> its metrics, as returned by `evaluate`.
+        metrics: metrics to show, one per column.
+        sources: whether to add a row for each source of models with several sources.
 
     Returns:
-        A Markdown table that is also aligned as plain text.
+        A Markdown table, aligned so that it is readable as plain text.
 
     Raises:
         ValueError: if a model lacks a metric.
@@ -38,7 +38,8 @@ def metrics_table(
         if missing:
             raise ValueError(f"{name!r} has no {missing}; it has {sorted(found)}")
         rows.append([name, *(f"{found[metric]:.4f}" for metric in metrics)])
-        own = list(dict.fromkeys(key.split("/")[0] for key in found if "/" in key))
+        parts = dict.fromkeys(key.split("/")[0] for key in found if "/" in key)
+        own = [part for part in parts if f"{part}/users" not in found]  # the others are groups
         for source in own if sources and len(own) > 1 else ():
             values = (found[f"{source}/{metric}"] for metric in metrics)
             rows.append([f"- {source} alone", *(f"{value:.4f}" for value in values)])

@@ -1,13 +1,13 @@
-"""What an item's sources read: words in shades, and a heat map over the picture.
+"""Draws the attention of an item's sources: shaded words and a heat map over the image.
 
-Letters: H heads, T tokens of one item. Lengths are in inches, counted from the top left corner of
-the figure.
+Letters: U items, H heads, T_m tokens of one item in modality m. Lengths are in inches, positions
+are measured from the top left corner of the figure.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -15,35 +15,36 @@ from odmt_sdk.figures.canvas import EMPTY, FAINT, RULE, blank_figure, source_col
 from odmt_sdk.figures.patch_grid import as_seen, patch_grid
 from odmt_sdk.figures.tiles import GAP, HEADING, MARGIN, Sheet, read_picture
 from odmt_sdk.figures.token_words import TokenWord, given_words, numbered_words, words_of_text
+from odmt_sdk.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
-    from odmt_sdk.items.feature_set import FeatureSet
-    from odmt_sdk.items.modality import ModalityTokens
+    from odmt_sdk.features.feature_set import FeatureSet
+    from odmt_sdk.features.modality import ModalityTokens
     from odmt_sdk.vocabulary import ItemVocabulary
 
 PICTURE, SHARES, HEAT, WORDS = 1.7, 1.5, 2.1, 4.6  # widths of the columns
 CHIP, CHIP_LINE, CHIP_GAP, PADDING = 0.19, 0.37, 0.06, 0.05
-BAR = 0.75  # of 100 %
+BAR = 0.75  # width of a bar of 100 %
 SHADE = "#d7301f"
 DARKEST = 0.8  # opacity
 
 
 @runtime_checkable
 class ReadableEncoder(Protocol):
-    """An item encoder that says what it reads; `ItemEncoder` is such."""
+    """An item encoder that returns its attention weights, such as `ItemEncoder`."""
 
     def attention(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
     ) -> dict[str, dict[str, torch.Tensor]]:
-        """Reading source -> source of the tokens -> weights (U, H, T_m)."""
+        """Return source -> source of the tokens it attends to -> weights (U, H, T_m)."""
 
 
 class ReadingModel(Protocol):
-    """What the figure asks of a model; `ODMTWrapper` is such."""
+    """The interface that the figure needs; `ODMTWrapper` implements it."""
 
     vocabulary: ItemVocabulary | None
     item_features: FeatureSet | None
@@ -51,14 +52,17 @@ class ReadingModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
+
+    def content_tokens(self, item_ids: torch.Tensor) -> Mapping[str, ModalityTokens]:
+        """Return modality -> tokens (U, T, d) and lengths (U,) of rows (U,)."""
 
 
 class _Item(NamedTuple):
-    """How the tokens of the item are shown."""
+    """How to show the tokens of the item."""
 
-    words: Mapping[str, Sequence[TokenWord]]  # modality -> words; empty where it is absent
-    grid: tuple[int, int] | None  # of the patches of "image"
+    words: Mapping[str, Sequence[TokenWord]]  # modality -> words; empty if the item lacks it
+    grid: tuple[int, int] | None  # rows and columns of the image patches
     picture: Any
     absent: Sequence[str]
 
@@ -79,40 +83,41 @@ def draw_attention(
     path: str | os.PathLike[str] | None = None,
     dpi: int = 110,
 ) -> Figure:
-    """Draw which words and picture patches each source of one item reads.
+    """Draw the words and image patches that each source of an item attends to.
 
-    One row per source: its ID token, and the first token of each modality, as they attend to all
-    tokens of the item in the last block of the item encoder. A row shows how the attention divides
-    among the sources, a heat map over the picture, and the words in shades; numbers are percent of
-    what the source reads. The darkest patch and the darkest word of a row have the full shade.
+    The figure has one row per source: the ID token, and the first token of each modality. A row
+    shows the attention of this token to all tokens of the item, in the last block of the item
+    encoder: its distribution over the sources, a heat map over the image, and shaded words. Numbers
+    are percentages of the source's total attention. The shades of a row are relative to its
+    strongest patch and its strongest word.
 
-    The tokens of the last block have met one another in the blocks below, so that a patch may also
-    carry what other patches show. With `num_layers=1` it carries only itself.
+    Lower blocks mix the tokens, so a patch in the last block may carry information from other
+    patches. With `num_layers=1`, there is no mixing.
 
     Args:
         model: an `ODMTWrapper` with features and the fusion "odmt".
         item_id: the item.
-        text: the text that its features were made of.
-        tokenizer: the text encoder's, a fast one of transformers; splits `text` into the tokens.
+        text: the text that its features were extracted from.
+        tokenizer: the text encoder's tokenizer, a fast tokenizer of transformers.
         text_pooling: as in `ItemFeatures.from_items`.
-        words: labels of the text tokens, in place of `text` and `tokenizer`.
-        image: its picture, as a path, the bytes of a file or a PIL image.
-        image_processor: the vision encoder's; shows the picture as the encoder saw it. Needed where
-            it cuts pictures. None lays the patches over the whole picture.
-        grid: rows and columns of the patches, the last tokens of the modality "image"; None =
-            one leading token for the whole picture, then as many rows as columns.
-        title: above the figure; None = the text, else the item's id.
-        head: one attention head, 0..H - 1; None = the mean of all.
-        path: where to save the figure; the ending decides the format (.png, .pdf, .svg).
-        dpi: pixels per inch of a saved picture.
+        words: labels of the text tokens, instead of `text` and `tokenizer`.
+        image: the item's image, as a path, the bytes of a file or a PIL image.
+        image_processor: the vision encoder's image processor, to show the image as the encoder saw
+            it. It is needed if it crops images. None = patches cover the whole image.
+        grid: rows and columns of the patches, which are the last tokens of the modality "image".
+            None = one leading token for the whole image, and a square grid.
+        title: title of the figure; None = the text, or the item id if there is no text.
+        head: an attention head in 0..H - 1; None = the mean of all heads.
+        path: file to save the figure to; the suffix determines the format (.png, .pdf, .svg).
+        dpi: pixels per inch of a saved bitmap.
 
     Returns:
-        The figure, which belongs to no window and no global state of matplotlib.
+        The figure, independent of pyplot and its global state.
 
     Raises:
-        ValueError: if the model has no features or an item encoder that does not say what it
-            reads, the item is unknown, or words, patches or head do not fit the model.
-        TypeError: if the picture is none.
+        ValueError: if the model has no features or no attention weights, the item is unknown, or
+            words, patches or head do not match the model.
+        TypeError: if the image is of another type.
         ImportError: if matplotlib is not installed (`pip install odmt-sdk[figures]`).
 
     Examples:
@@ -177,7 +182,7 @@ def draw_attention(
                 below = _chips(sheet, name, flow, weights[reader][name], words_left, below)
         top += row_height
     if path is not None:
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(user_path(path), dpi=dpi)
     return figure
 
 
@@ -185,11 +190,10 @@ def draw_attention(
 def _weights(
     model: ReadingModel, item_id: Hashable, head: int | None
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, int]]:
-    """Reading source -> source -> weights (T_m,) of the item's tokens, and their numbers."""
+    """Return source -> source -> attention weights (T_m,), and the number of tokens per source."""
     if model.item_features is None or model.vocabulary is None:
         raise ValueError(
-            "this model has no item features to read: pass item_features= to ODMTWrapper or "
-            "from_pretrained"
+            "this model has no item features: pass item_features= to ODMTWrapper or from_pretrained"
         )
     encoder = model.item_encoder
     if not isinstance(encoder, ReadableEncoder):
@@ -198,7 +202,7 @@ def _weights(
             "ODMTConfig(fusion='odmt')"
         )
     row = torch.tensor(model.vocabulary.rows([item_id]), device=model.device)
-    features = model.item_features.gather(row)
+    features = model.content_tokens(row)
     found = encoder.attention(row, features)
     heads = found["id"]["id"].shape[1]
     if head is not None and not 0 <= head < heads:
@@ -231,19 +235,20 @@ def _words(
 
 
 def _as_words(item: _Item, name: str) -> bool:
-    """Whether a modality is shown as a row of chips: all but pictures."""
+    """Check whether a modality is shown as words: all except images."""
     return name != "image"
 
 
 def _ratio(item: _Item) -> float:
-    """Height of the picture for a width of 1."""
+    """Return the height of the image relative to its width."""
     if item.picture is None:
         return 1.0
-    return min(1.5, cast(float, item.picture.height / item.picture.width))
+    ratio: float = item.picture.height / item.picture.width
+    return min(1.5, ratio)
 
 
 def _flow(sheet: Sheet, words: Sequence[TokenWord]) -> list[list[tuple[TokenWord, float]]]:
-    """Words with their widths, in lines that fit the column."""
+    """Break words into lines that fit the column; return them with their widths."""
     lines: list[list[tuple[TokenWord, float]]] = [[]]
     taken = 0.0
     for word in words:
@@ -274,7 +279,7 @@ def _shares(
     left: float,
     top: float,
 ) -> None:
-    """How what a source reads divides among the sources."""
+    """Draw the distribution of a source's attention over the sources."""
     sheet.write(
         f"{reader} reads", left, top, size=9, weight="bold", color=colours[reader], va="top"
     )
@@ -289,7 +294,7 @@ def _shares(
 
 
 def _heat(sheet: Sheet, item: _Item, weights: torch.Tensor, left: float, top: float) -> None:
-    """The picture in grey under the shades of its patches."""
+    """Draw the image in grey with the shades of its patches on top."""
     height = HEAT * _ratio(item)
     if item.picture is None:
         sheet.box(left, top, HEAT, height, facecolor=EMPTY, zorder=-1)
@@ -313,7 +318,7 @@ def _heat(sheet: Sheet, item: _Item, weights: torch.Tensor, left: float, top: fl
 
 
 def _shade(strength: torch.Tensor) -> Any:
-    """Strengths (...) in 0..1 as colours (..., 4)."""
+    """Convert strengths (...) in 0..1 to colours (..., 4)."""
     from matplotlib.colors import to_rgb
 
     rgb = torch.tensor(to_rgb(SHADE)).expand(*strength.shape, 3)
@@ -328,7 +333,7 @@ def _chips(
     left: float,
     top: float,
 ) -> float:
-    """Draw the words of a modality in shades; return where they end."""
+    """Draw the shaded words of a modality; return the position below them."""
     words = [word for line in lines for word, _ in line]
     if not words:
         sheet.write(

@@ -1,4 +1,4 @@
-"""What all figures share: a blank page that belongs to no window, and colours."""
+"""Blank figures and colours shared by all figures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 INK, FAINT, RULE, EMPTY, HIT = "#222222", "#8a8a8a", "#d5d5d8", "#f0f0f2", "#1a8f4c"
 FUSED = INK
-# told apart by people who confuse red and green too (Okabe and Ito)
+# colour-blind safe (Okabe and Ito)
 _COLOURS = ("#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9", "#d55e00")
 
 
 def blank_figure(width: float, height: float, dpi: int) -> Figure:
-    """Make a white figure outside of pyplot and its global state.
+    """Create a white figure, independent of pyplot and its global state.
 
     Args:
-        width: inches.
-        height: inches.
+        width: width in inches.
+        height: height in inches.
         dpi: pixels per inch.
 
     Returns:
@@ -42,10 +42,10 @@ def blank_figure(width: float, height: float, dpi: int) -> Figure:
 
 
 def source_colours(sources: Iterable[str]) -> dict[str, str]:
-    """A colour for every source, the same one in every figure of a model.
+    """Assign a colour to every source, the same one in all figures of a model.
 
     Args:
-        sources: names, in the model's order.
+        sources: names of the sources, in the model's order.
 
     Returns:
         Source -> colour.

@@ -1,4 +1,4 @@
-"""Colours for the kinds or the numbers of things."""
+"""Colours for categorical or numeric labels."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-MANY_KINDS = 9  # rarer ones are one colour, "other"
+MANY_KINDS = 9  # rarer categories share one colour, "others"
 UNKNOWN = "#c9c9ce"
 OTHER = "#33333b"
 LEGEND_LETTERS = 18
-LOG_FROM = 20.0  # largest over smallest number from which on the scale is logarithmic
+LOG_FROM = 20.0  # the scale is logarithmic if largest / smallest number is at least this
 
 
 class Colouring(NamedTuple):
-    """Colours of N things, and what they mean.
+    """Colours of N items and their meaning.
 
     Args:
         colours: N colours.
-        kinds: kind -> colour, the commonest first; empty for numbers.
-        scale: matplotlib's ScalarMappable of numbers; None for kinds.
+        kinds: category -> colour, most frequent first; empty for numbers.
+        scale: matplotlib ScalarMappable for numbers; None for categories.
     """
 
     colours: list[Any]
@@ -37,10 +37,10 @@ class Colouring(NamedTuple):
 
 
 def colour_by(values: Sequence[Any]) -> Colouring:
-    """Choose colours.
+    """Choose a colour for each label.
 
     Args:
-        values: N kinds or numbers; None where there is none.
+        values: N categories or numbers; None = no label.
 
     Returns:
         The colours.
@@ -91,13 +91,13 @@ def _by_number(values: Sequence[Any], known: Sequence[float]) -> Colouring:
 def draw_legend(
     figure: Figure, colouring: Colouring, name: str, place: tuple[float, float, float, float]
 ) -> None:
-    """Explain the colours.
+    """Draw the legend of the colours.
 
     Args:
-        figure: where.
+        figure: the figure to draw on.
         colouring: the colours.
-        name: what they mean.
-        place: left, bottom, width and height as shares of the figure.
+        name: title of the legend.
+        place: left, bottom, width and height as fractions of the figure.
     """
     left, bottom, width, height = place
     if colouring.scale is not None:

@@ -1,4 +1,4 @@
-"""A map of the items as every source sees them.
+"""Draws a map of the item embeddings of each source.
 
 Letters: N items, D hidden size.
 """
@@ -6,14 +6,16 @@ Letters: N items, D hidden size.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from odmt_sdk.features.extractor import is_missing
 from odmt_sdk.figures.canvas import FAINT, RULE, blank_figure
 from odmt_sdk.figures.colouring import colour_by, draw_legend
 from odmt_sdk.figures.tiles import read_picture
-from odmt_sdk.items.extraction import is_missing
+from odmt_sdk.paths import user_path
+from odmt_sdk.scoring_model import ScoringModel
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -21,33 +23,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from odmt_sdk.vocabulary import ItemVocabulary
 
 PANEL, HEAD, FOOT, MARGIN = 4.0, 0.78, 0.4, 0.3  # inches
 THUMBNAIL = 0.36
 LEGEND = 1.45
-NEIGHBOUR_ROWS = 512  # items compared with all others at once
-
-
-class MappedModel(Protocol):
-    """What the figure asks of a model; `ODMTWrapper` is such."""
-
-    vocabulary: ItemVocabulary | None
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the sources."""
-
-    def encode_catalogue(self) -> dict[str, torch.Tensor]:
-        """Source -> (N + 1, D)."""
+NEIGHBOUR_ROWS = 512  # items compared with all others at a time
 
 
 class Projection(NamedTuple):
-    """Embeddings on a plane.
+    """Embeddings projected to a plane.
 
     Args:
-        points: (N, 2).
-        kept: (2,) share of the variance along each axis.
+        points: (N, 2) coordinates.
+        kept: (2,) fraction of the variance explained by each axis.
     """
 
     points: torch.Tensor
@@ -55,14 +43,14 @@ class Projection(NamedTuple):
 
 
 def principal_plane(embeddings: torch.Tensor) -> Projection:
-    """Project to the plane in which items differ most (principal components).
+    """Project embeddings to their first two principal components.
 
     Args:
-        embeddings: (N, D), at least two wide.
+        embeddings: (N, D) with D of at least 2.
 
     Returns:
-        Points and how much of the variance they keep; each axis points to where the embedding's
-        largest component grows, so that the same embeddings always look the same.
+        Points and explained variance. The sign of each axis is fixed by its largest component, so
+        equal embeddings always give the same map.
     """
     centred = embeddings.double() - embeddings.double().mean(0)
     values, axes = torch.linalg.eigh(centred.T @ centred)  # ascending
@@ -74,14 +62,14 @@ def principal_plane(embeddings: torch.Tensor) -> Projection:
 
 
 def neighbours_alike(embeddings: torch.Tensor, labels: Sequence[object]) -> float:
-    """How often the most similar other item has the same label.
+    """Return how often an item's nearest neighbour has the same label.
 
     Args:
-        embeddings: (N, D), compared by cosine in all D dimensions.
+        embeddings: (N, D), compared by cosine similarity in all D dimensions.
         labels: N labels.
 
     Returns:
-        A share in 0..1.
+        A fraction in 0..1.
     """
     codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
     kinds = torch.tensor([codes[label] for label in labels])
@@ -97,7 +85,7 @@ def neighbours_alike(embeddings: torch.Tensor, labels: Sequence[object]) -> floa
 
 @torch.no_grad()
 def draw_item_map(
-    model: MappedModel,
+    model: ScoringModel,
     *,
     labels: Mapping[Any, Any] | None = None,
     label_name: str = "label",
@@ -108,31 +96,32 @@ def draw_item_map(
     path: str | os.PathLike[str] | None = None,
     dpi: int = 110,
 ) -> Figure:
-    """Draw the embeddings of the items as points, one map per source.
+    """Draw the item embeddings of each source as a map of points.
 
-    Each map is the plane in which the source's embeddings differ most; its heading says how much of
-    their variance that is. Labels that are words colour the points by kind, and the heading says
-    how often the most similar item in all dimensions is of the same kind, beside how often that
-    happens by chance; numbers, such as popularity, colour them from few to many.
+    Each map shows the first two principal components of a source's embeddings, and its heading
+    gives their explained variance. Labels colour the points. For categories, such as genres, the
+    heading also says how often an item's nearest neighbour (in all dimensions) has the same
+    category, and how often that happens by chance. Numbers, such as popularity, use a continuous
+    colour scale.
 
     Args:
         model: an `ODMTWrapper`.
-        labels: item id -> kind or number; items without one are grey.
-        label_name: what the labels are, for the legend.
-        images: item id -> picture, as for `draw_recommendations`; some are shown in place of their
-            points, so many that they do not overlap.
-        max_thumbnails: at most so many pictures in one map.
-        max_items: of a larger catalogue, so many items are drawn at random.
-        seed: of that choice and of the choice of pictures.
-        path: where to save the figure; the ending decides the format (.png, .pdf, .svg).
-        dpi: pixels per inch of a saved picture.
+        labels: item id -> category or number; items without a label are grey.
+        label_name: title of the legend.
+        images: item id -> image, as for `draw_recommendations`. As many as fit without overlap
+            replace their points.
+        max_thumbnails: maximum number of images per map.
+        max_items: maximum number of items to draw; items of larger catalogues are sampled.
+        seed: seed for the choice of items and images.
+        path: file to save the figure to; the suffix determines the format (.png, .pdf, .svg).
+        dpi: pixels per inch of a saved bitmap.
 
     Returns:
-        The figure, which belongs to no window and no global state of matplotlib.
+        The figure, independent of pyplot and its global state.
 
     Raises:
-        ValueError: if the model has no items or fewer than three, or a number is out of range.
-        TypeError: if labels are neither all numbers nor all something else, or a picture is none.
+        ValueError: if the model has fewer than three items, or a number is out of range.
+        TypeError: if labels mix numbers with other types, or an image is of another type.
         ImportError: if matplotlib is not installed (`pip install odmt-sdk[figures]`).
 
     Examples:
@@ -191,7 +180,7 @@ def draw_item_map(
         corner = ((width - legend) / width, FOOT / height, legend / width, PANEL / height)
         draw_legend(figure, colouring, label_name, corner)
     if path is not None:
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(user_path(path), dpi=dpi)
     return figure
 
 
@@ -201,7 +190,7 @@ def _label(labels: Mapping[Any, Any], item: Hashable) -> Any:
 
 
 def _by_chance(kinds: Sequence[object]) -> float:
-    """How often another item drawn at random is of the same kind."""
+    """Return how often a random other item has the same category."""
     counts = torch.tensor([kinds.count(kind) for kind in set(kinds)], dtype=torch.double)
     total = counts.sum()
     return float((counts * (counts - 1)).sum() / (total * (total - 1)).clamp(min=1))
@@ -219,7 +208,7 @@ def _scatter(axes: Axes, plane: Projection, colours: Sequence[Any]) -> None:
         linewidths=0,
     )
     low, high = points.min(0).values, points.max(0).values
-    half = 0.54 * (float((high - low).max()) or 1.0)  # the same scale both ways
+    half = 0.54 * (float((high - low).max()) or 1.0)  # equal scale on both axes
     middle = ((low + high) / 2).tolist()
     axes.set_xlim(middle[0] - half, middle[0] + half)
     axes.set_ylim(middle[1] - half, middle[1] + half)
@@ -238,7 +227,7 @@ def _thumbnails(
     colours: Sequence[Any],
     most: int,
 ) -> None:
-    """Show pictures at the places of items in random order, wherever one still fits."""
+    """Show images at the positions of items, in random order, if they do not overlap."""
     from matplotlib.patches import Rectangle
 
     limits = axes.axis()

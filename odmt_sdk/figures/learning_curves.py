@@ -1,11 +1,12 @@
-"""How training went: the validation metric and the losses, epoch by epoch and source by source."""
+"""Draws learning curves: the validation metric and the losses per epoch and source."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from odmt_sdk.figures.canvas import FAINT, FUSED, RULE, blank_figure, source_colours
+from odmt_sdk.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ EVAL, TRAINED, TAUGHT = "eval_", "cross_entropy/", "distillation/"
 
 
 class Trained(Protocol):
-    """What training leaves behind; `FitResult` is such, and so is the state of a Trainer."""
+    """A training result with a history, such as `FitResult`."""
 
     history: Sequence[Mapping[str, float]]
 
@@ -33,30 +34,31 @@ def draw_learning_curves(
     path: str | os.PathLike[str] | None = None,
     dpi: int = 110,
 ) -> Figure:
-    """Draw the learning curves of one training run.
+    """Draw the learning curves of a training run.
 
-    Up to three panels over the epochs: the validation metric, fused and of each source alone, with
-    the best epoch marked; the cross entropy of each source; and, where there is distillation, the
-    loss of each student.
+    The figure has up to three panels over epochs: the validation metric, fused and for each source,
+    with the best epoch marked; the cross-entropy loss of each source; and the distillation loss of
+    each student, if distillation is used.
 
     Args:
-        result: what `fit` returned, or `trainer.state.log_history` of an `ODMTTrainer`.
+        result: the result of `fit`, or `trainer.state.log_history` of an `ODMTTrainer`.
         metric: the validation metric, such as "hit_rate@10".
-        path: where to save the figure; the ending decides the format (.png, .pdf, .svg).
-        dpi: pixels per inch of a saved picture.
+        path: file to save the figure to; the suffix determines the format (.png, .pdf, .svg).
+        dpi: pixels per inch of a saved bitmap.
 
     Returns:
-        The figure, which belongs to no window and no global state of matplotlib.
+        The figure, independent of pyplot and its global state.
 
     Raises:
-        ValueError: if the log holds no such metric.
+        ValueError: if the log does not have this metric.
         ImportError: if matplotlib is not installed (`pip install odmt-sdk[figures]`).
 
     Examples:
         >>> log = [{"epoch": 1, "eval_ndcg@10": 0.1}, {"epoch": 2, "eval_ndcg@10": 0.2}]
         >>> figure = draw_learning_curves(log)
     """
-    history = list(getattr(result, "history", result))  # type: ignore[arg-type]
+    log: Any = getattr(result, "history", result)
+    history = list(log)
     validation = _curves(history, EVAL, f"/{metric}")
     if fused := _points(history, EVAL + metric):
         validation = {"fused": fused, **validation}
@@ -71,7 +73,8 @@ def draw_learning_curves(
     weights = dict(_points(history, "distillation_weight"))
     if not any(weights.values()):
         taught = {}
-    sources = [name for name in losses or validation if name != "fused"]
+    # Metrics come in the model's order, which decides the colours; losses are logged by name.
+    sources = [name for name in {**validation, **losses} if name != "fused"]
     colours = {"fused": FUSED, **source_colours(sources)}
     panels = [
         (f"Validation {metric}", validation),
@@ -89,19 +92,19 @@ def draw_learning_curves(
         place.legend(fontsize=7, frameon=False)
     figure.tight_layout()
     if path is not None:
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(user_path(path), dpi=dpi)
     return figure
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> Points:
-    """(epoch, value) of every entry that has the key."""
+    """Return (epoch, value) of every log entry that has the key."""
     return [(entry["epoch"], entry[key]) for entry in history if key in entry and "epoch" in entry]
 
 
 def _curves(
     history: Sequence[Mapping[str, float]], prefix: str, suffix: str = ""
 ) -> dict[str, Points]:
-    """Source -> points of the keys `<prefix><source><suffix>`, in the order of the log."""
+    """Return source -> points of the keys `<prefix><source><suffix>`, in log order."""
     keys = dict.fromkeys(
         key
         for entry in history

@@ -1,4 +1,4 @@
-"""Where the patches of a picture lie, and the picture as its encoder saw it."""
+"""The grid of image patches, and the image as the encoder saw it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import torch
 
-from odmt_sdk.items.pictures import open_picture
+from odmt_sdk.features.extraction.pictures import open_picture
 
 
 def patch_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """Tell rows and columns of the patches from the number of tokens.
+    """Derive the grid of patches from the number of tokens.
 
     Args:
-        num_tokens: tokens of a picture: leading ones for the whole of it, then the patches row by
-            row.
-        grid: rows and columns, or None for one leading token and as many rows as columns.
+        num_tokens: number of tokens of an image: leading tokens for the whole image, then the
+            patches, row by row.
+        grid: rows and columns; None = one leading token and a square grid.
 
     Returns:
         Rows and columns.
 
     Raises:
-        ValueError: if the tokens do not fit.
+        ValueError: if the number of tokens does not match.
     """
     if grid is None:
         side = math.isqrt(max(0, num_tokens - 1))
@@ -41,11 +41,11 @@ def patch_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]
 
 
 def as_seen(picture: Any, image_processor: Any) -> Any:
-    """Prepare a picture as for the encoder and turn the outcome into a picture again.
+    """Preprocess an image for the encoder and convert the result back to an image.
 
     Args:
         picture: a path, the bytes of a file, or a PIL image.
-        image_processor: the vision encoder's; None leaves the picture whole.
+        image_processor: the vision encoder's image processor; None = no preprocessing.
 
     Returns:
         A PIL image in RGB.

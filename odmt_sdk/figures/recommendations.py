@@ -1,6 +1,6 @@
-"""A picture of what users had and what they are recommended, item by item.
+"""Draws the histories and recommendations of users, item by item.
 
-Lengths are in inches; positions of tiles are counted from the top left corner of the figure.
+Lengths are in inches, positions are measured from the top left corner of the figure.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from odmt_sdk.figures.tiles import (
     Tile,
     make_tile,
 )
+from odmt_sdk.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -40,32 +41,32 @@ def draw_recommendations(
     path: str | os.PathLike[str] | None = None,
     dpi: int = 110,
 ) -> Figure:
-    """Draw histories and recommendations as rows of item pictures.
+    """Draw histories and recommendations as rows of item images.
 
-    Each user gets a row with the latest items of the history, latest last, and below it a row with
-    the recommendations, best first. The item that truly came next stands behind the history in a
-    dashed green frame, and in a solid one where it was recommended.
+    Each user has a row with the latest items of the history, latest last, and a row with the
+    recommendations, best first. The true next item follows the history in a dashed green frame. If
+    it was recommended, it has a solid green frame in the second row.
 
     Args:
-        histories: for each user, item ids, oldest first.
-        recommendations: for each user, item ids, best first.
-        scores: for each user, one number per recommendation.
-        next_items: for each user, the item that truly came next; None where it is not known.
-        titles: item id -> title; items without one show their id.
-        images: item id -> picture as a path, the bytes of a file, or a PIL image. Items without a
-            picture, or with one that cannot be read, are grey tiles.
-        users: for each user, the name in the heading; None numbers them from 1.
-        max_history: how many of the latest items of a history are shown, at least 1.
-        path: where to save the figure; the ending decides the format (.png, .pdf, .svg).
-        dpi: pixels per inch of a saved picture.
+        histories: item ids of each user, oldest first.
+        recommendations: recommended item ids for each user, best first.
+        scores: scores of each user's recommendations.
+        next_items: the true next item of each user; None if unknown.
+        titles: item id -> title; items without a title show their id.
+        images: item id -> image, as a path, the bytes of a file, or a PIL image. Items without a
+            readable image are grey tiles.
+        users: name of each user in the heading; None = numbered from 1.
+        max_history: maximum number of latest history items to show, at least 1.
+        path: file to save the figure to; the suffix determines the format (.png, .pdf, .svg).
+        dpi: pixels per inch of a saved bitmap.
 
     Returns:
-        The figure, which belongs to no window and no global state of matplotlib.
+        The figure, independent of pyplot and its global state.
 
     Raises:
-        ValueError: if there is no user, the arguments speak of different numbers of users or items,
-            or `max_history` is too small.
-        TypeError: if a picture is none of the three kinds.
+        ValueError: if there are no users, the arguments differ in the number of users or items, or
+            `max_history` is below 1.
+        TypeError: if an image is of another type.
         ImportError: if matplotlib is not installed (`pip install odmt-sdk[figures]`).
 
     Examples:
@@ -108,7 +109,7 @@ def draw_recommendations(
         sheet.row("History", f"latest last{older}", owned, top + HEADING)
         sheet.row("Recommended", "best first", offered, top + HEADING + row_height)
     if path is not None:
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(user_path(path), dpi=dpi)
     return figure
 
 

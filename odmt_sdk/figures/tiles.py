@@ -1,6 +1,6 @@
-"""Items as tiles on a sheet: a picture, a note and a title each.
+"""Draws items as tiles: an image, a note and a title each.
 
-Lengths are in inches; positions are counted from the top left corner of the figure.
+Lengths are in inches, positions are measured from the top left corner of the figure.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from odmt_sdk.features.extraction.pictures import open_picture
+from odmt_sdk.features.extractor import is_missing
 from odmt_sdk.figures.canvas import EMPTY, FAINT, HIT, INK, RULE
-from odmt_sdk.items.extraction import is_missing
-from odmt_sdk.items.pictures import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 TILE = 1.2
 GAP = 0.14
 MARGIN = 0.2
-LABELS = 1.15  # width of the column with the rows' names
+LABELS = 1.15  # width of the column with row labels
 HEADING = 0.36
 TEXT_LINE = 0.13
 TITLE_LINES = 3
 CAPTION = TEXT_LINE * (TITLE_LINES + 1) + 0.1
-PICTURE_PIXELS = 320  # larger pictures are scaled down before they are drawn
+PICTURE_PIXELS = 320  # larger images are scaled down before drawing
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One item: its title and picture, a first line in bold, and how it is framed."""
+    """An item with its title and image, a note in bold, and the style of its frame."""
 
     title: str
     picture: Any
     note: str = ""
-    frame: str | None = None  # style of the green line around it
+    frame: str | None = None  # line style of the green frame
 
 
 def make_tile(
@@ -46,20 +46,20 @@ def make_tile(
     note: str = "",
     frame: str | None = None,
 ) -> Tile:
-    """Look an item's title and picture up.
+    """Create the tile of an item.
 
     Args:
-        item: its id, which takes the place of a missing title.
+        item: item id, used as the title if there is none.
         titles: item id -> title.
-        images: item id -> picture, as for `read_picture`.
-        note: a first line in bold.
-        frame: style of the green line around the picture.
+        images: item id -> image, as for `read_picture`.
+        note: first line of the caption, in bold.
+        frame: line style of the green frame around the image; None = no frame.
 
     Returns:
         The tile.
 
     Raises:
-        TypeError: if the picture is none.
+        TypeError: if the image is of another type.
     """
     title = titles.get(item)
     return Tile(
@@ -68,16 +68,16 @@ def make_tile(
 
 
 def read_picture(picture: Any) -> Any:
-    """Open a picture, in RGB and not larger than needed.
+    """Open an image in RGB and scale it down to the size needed.
 
     Args:
         picture: a path, the bytes of a file, a PIL image, or None.
 
     Returns:
-        A PIL image; None where there is none, or it cannot be read.
+        A PIL image; None if there is no image, or it cannot be read.
 
     Raises:
-        TypeError: if it is something else.
+        TypeError: if `picture` is of another type.
     """
     if is_missing(picture):
         return None
@@ -88,18 +88,18 @@ def read_picture(picture: Any) -> Any:
         )
     try:
         image = open_picture(picture)
-    except Exception:  # decoders raise whatever the bytes make them stumble over
+    except Exception:  # decoders raise any type of exception
         return None
     image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     return image
 
 
 def wrap(title: str, fits: Callable[[str], bool]) -> str:
-    """Break a title into lines; too long a word is broken, too long a title cut.
+    """Break a title into lines; words that are too long are split, and long titles are truncated.
 
     Args:
         title: the title.
-        fits: whether a line is not too long.
+        fits: returns whether a line is short enough.
 
     Returns:
         At most `TITLE_LINES` lines.
@@ -127,10 +127,10 @@ def wrap(title: str, fits: Callable[[str], bool]) -> str:
 
 
 class Sheet:
-    """Draws on one pair of axes that measure the figure in inches from its top left corner.
+    """Draws on a figure in inches, measured from its top left corner.
 
     Args:
-        figure: from `blank_figure`.
+        figure: a figure from `blank_figure`.
     """
 
     def __init__(self, figure: Figure) -> None:
@@ -141,11 +141,12 @@ class Sheet:
         self.axes.set_axis_off()
         self._width = width
         self._dpi = figure.dpi
-        self._renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        canvas: Any = figure.canvas  # of Agg, which has a renderer
+        self._renderer = canvas.get_renderer()
         self._font = FontProperties()
 
     def heading(self, text: str, top: float, *, line: bool) -> None:
-        """Write a heading, with a line above it."""
+        """Write a heading, optionally with a line above it."""
         if line:
             ends, y = (MARGIN, self._width - MARGIN), top - GAP / 2
             self.axes.plot(ends, (y, y), color=RULE, linewidth=0.8)
@@ -153,7 +154,7 @@ class Sheet:
         self.write(text, MARGIN, top + HEADING / 2, size=10.5, weight="bold", va="center")
 
     def row(self, label: str, remark: str, tiles: Sequence[Tile], top: float) -> None:
-        """Draw a row of tiles, their titles below, behind its label."""
+        """Draw a row of tiles with its label on the left and their titles below."""
         self.write(label, MARGIN, top + TILE / 2 - 0.02, size=9, va="bottom")
         self.write(remark, MARGIN, top + TILE / 2 + 0.02, size=7, color=FAINT, va="top")
         for place, tile in enumerate(tiles):
@@ -166,14 +167,14 @@ class Sheet:
             self.title(tile, left, below, TILE, va="top")
 
     def picture(self, tile: Tile, left: float, top: float, size: float = TILE) -> None:
-        """Show the picture of a tile in its square."""
-        self.box(left, top, size, size, facecolor=EMPTY, zorder=-1)  # pictures are drawn at 0
+        """Draw the image of a tile in its square."""
+        self.box(left, top, size, size, facecolor=EMPTY, zorder=-1)  # images have zorder 0
         if tile.picture is None:
             x, y, words = left + size / 2, top + size / 2, "no picture"
             words = words if size >= TILE else words.replace(" ", "\n")
             self.write(words, x, y, size=7, color=FAINT, ha="center", va="center")
         else:
-            # as large as it fits, in the middle of the square
+            # scale to fit and centre in the square
             scale = size / max(tile.picture.size)
             width, height = tile.picture.width * scale, tile.picture.height * scale
             x, y = left + (size - width) / 2, top + (size - height) / 2
@@ -183,19 +184,19 @@ class Sheet:
             self.box(left, top, size, size, fill=False, **style)
 
     def title(self, tile: Tile, left: float, top: float, width: float, **style: Any) -> None:
-        """Write the title of a tile in lines of some width."""
+        """Write the title of a tile, wrapped to a width."""
         lines = wrap(tile.title, lambda line: self.measure(line) <= width)
         self.write(lines, left, top, size=7, linespacing=1.1, **style)
 
     def measure(self, text: str, size: float = 7, weight: str = "normal") -> float:
-        """The width of a line of text, in inches."""
+        """Measure the width of a line of text, in inches."""
         self._font.set_size(size)
         self._font.set_weight(weight)
         width, _, _ = self._renderer.get_text_width_height_descent(text, self._font, False)
         return float(width) / self._dpi
 
     def _shorten(self, text: str, width: float) -> str:
-        """A heading in one line, cut where it is too long."""
+        """Shorten a heading to a single line of the given width."""
         text = " ".join(text.split())
         if self.measure(text, size=10.5, weight="bold") <= width:
             return text
@@ -204,16 +205,16 @@ class Sheet:
         return f"{text} …"
 
     def write(self, text: str, left: float, top: float, **style: Any) -> None:
-        """Write some text, in which dollar signs are not mathematics."""
+        """Write text literally: dollar signs do not start mathematics."""
         self.axes.text(left, top, text, parse_math=False, **{"color": INK, **style})
 
     def show(self, pixels: Any, left: float, top: float, width: float, height: float) -> None:
-        """Show a picture, or an array (rows, columns, 4) of colours, over a rectangle."""
+        """Draw an image, or an array of colours (rows, columns, 4), in a rectangle."""
         limits = self.axes.axis()
         extent = (left, left + width, top + height, top)
         smooth = "nearest" if hasattr(pixels, "shape") else None
         self.axes.imshow(pixels, extent=extent, aspect="auto", origin="upper", interpolation=smooth)
-        self.axes.axis(limits)  # imshow moves them
+        self.axes.axis(limits)  # imshow changes the limits
 
     def box(self, left: float, top: float, width: float, height: float, **style: Any) -> None:
         """Draw a rectangle."""

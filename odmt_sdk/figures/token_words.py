@@ -1,4 +1,4 @@
-"""The words that the tokens of a text stand for."""
+"""Maps the tokens of a text to words."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ WHOLE = "whole text"
 
 
 class TokenWord(NamedTuple):
-    """A word, and the places of its tokens.
+    """A word and its tokens.
 
     Args:
-        label: the word as it stands in the text, or the name of a special token.
-        tokens: places among the item's tokens.
-        special: whether it is no word of the text, but stands for the whole or marks an end.
+        label: the word as written in the text, or the name of a special token.
+        tokens: indices of its tokens among the item's tokens.
+        special: whether it is a special token and not a word of the text.
     """
 
     label: str
@@ -23,10 +23,10 @@ class TokenWord(NamedTuple):
 
 
 def numbered_words(num_tokens: int) -> list[TokenWord]:
-    """Name tokens by their number where nothing is known about them.
+    """Label tokens by number if their words are unknown.
 
     Args:
-        num_tokens: how many.
+        num_tokens: number of tokens.
 
     Returns:
         One word per token.
@@ -35,17 +35,17 @@ def numbered_words(num_tokens: int) -> list[TokenWord]:
 
 
 def given_words(words: Sequence[str], num_tokens: int) -> list[TokenWord]:
-    """Use labels that the user has.
+    """Use labels given by the user.
 
     Args:
-        words: one per token.
-        num_tokens: tokens of the item's text.
+        words: one label per token.
+        num_tokens: number of tokens of the item's text.
 
     Returns:
         One word per token.
 
     Raises:
-        ValueError: if there are not as many labels as tokens.
+        ValueError: if the numbers of labels and tokens differ.
     """
     if len(words) != num_tokens:
         raise ValueError(
@@ -59,19 +59,19 @@ def given_words(words: Sequence[str], num_tokens: int) -> list[TokenWord]:
 def words_of_text(
     text: str, tokenizer: Any, num_tokens: int, *, mean_first: bool
 ) -> list[TokenWord]:
-    """Find the words of a text that an item's tokens were made of.
+    """Find the words of a text that an item's tokens belong to.
 
     Args:
         text: the text.
-        tokenizer: the text encoder's tokenizer, a fast one of transformers.
-        num_tokens: tokens of the item's text, long texts having been cut.
-        mean_first: whether the first token is the mean of the others, not one of the tokenizer's.
+        tokenizer: the text encoder's tokenizer, a fast tokenizer of transformers.
+        num_tokens: number of tokens of the item's text, after truncation.
+        mean_first: whether the first token is the mean of the others.
 
     Returns:
-        The words in order; the pieces of a word are one.
+        The words in order; the pieces of a word are merged.
 
     Raises:
-        ValueError: if the tokenizer is no fast one, or makes another number of tokens.
+        ValueError: if the tokenizer is not a fast tokenizer, or gives another number of tokens.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
@@ -90,7 +90,7 @@ def words_of_text(
         raise ValueError(
             f"the tokenizer makes {made - leading} tokens of {text!r}, but the features hold "
             f"{num_tokens} of this item's text: give the tokenizer and the text of the extraction, "
-            f"and text_pooling={other!r} if the features were extracted so"
+            f"and text_pooling={other!r} if the features were extracted with it"
         )
     names = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     words = [TokenWord("mean", (0,), special=True)] if mean_first else []
@@ -100,7 +100,7 @@ def words_of_text(
     ):
         if number is not None and place and numbers[place - 1] == number:
             before = words.pop()
-            # the pieces stand side by side, so the word ends where its latest piece does
+            # the pieces of a word are adjacent, so append this one
             label, tokens = before.label + text[start:end], (*before.tokens, place + leading)
             words.append(TokenWord(label, tokens))
         else:

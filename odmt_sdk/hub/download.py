@@ -1,28 +1,30 @@
-"""Finding an adapter: one of the package, a folder, or a repository of the Hub, downloaded.
+"""Finds an adapter: in the package, in a folder, or in a repository on the Hub.
 
-Of a repository only `config.json` and the files that it names are asked for, each by its own name.
+Only `config.json` and the files that it names are downloaded from a repository.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from odmt_sdk.errors import AdapterError
-from odmt_sdk.hub.adapter_folder import read_config
 from odmt_sdk.hub.hub_errors import hub_errors
-from odmt_sdk.hub.layout import CONFIG
-from odmt_sdk.hub.shipped import is_shipped, shipped_folder
+from odmt_sdk.paths import user_path
+from odmt_sdk.saving.folder import read_config
+from odmt_sdk.saving.layout import CONFIG
+from odmt_sdk.saving.shipped import is_shipped, shipped_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubOptions:
-    """How to ask the Hub; the names are those of huggingface_hub.
+    """Download options, with the names that huggingface_hub uses.
 
     Args:
         revision: branch, tag or commit; None = the main branch.
-        token: of an account; None = the one that is logged in, False = none.
-        cache_dir: where downloads are kept; None = as usual.
-        local_files_only: use what was downloaded before, without a connection.
-        force_download: download again what was downloaded before.
+        token: access token; None = the token of the account that is logged in, False = none.
+        cache_dir: folder for downloads; None = the default cache of huggingface_hub.
+        local_files_only: whether to use only files that were downloaded before.
+        force_download: whether to download files again that were downloaded before.
     """
 
     revision: str | None = None
@@ -32,41 +34,82 @@ class HubOptions:
     force_download: bool = False
 
 
-def locate(name: str | Path, subfolder: str, options: HubOptions, *, item_embeddings: bool) -> Path:
-    """The folder of an adapter, downloaded if it is not on this machine.
+def locate(
+    name: str | os.PathLike[str], subfolder: str, options: HubOptions, *, item_embeddings: bool
+) -> Path:
+    """Find the folder of an adapter, and download it if needed.
 
     Args:
-        name: "shipped:..." for one that comes with the package, whatever folders there are; else a
-            folder, which comes first if there is one, or a repository such as "me/adapter".
-        subfolder: where in it the adapter lies; "" = at its top.
-        options: for a repository.
-        item_embeddings: whether the ready item embeddings are wanted.
+        name: "shipped:..." for an adapter of the package, even if there is a folder of this name;
+            else a folder; else, if there is no such folder, a repository such as "me/adapter".
+        subfolder: path of the adapter in the folder or repository; "" = its top level.
+        options: download options for a repository.
+        item_embeddings: whether to download the saved item embeddings too.
 
     Returns:
         The folder.
 
     Raises:
-        AdapterError: if there is neither, or downloading fails.
+        AdapterError: if there is no such adapter, or the download fails.
     """
     inside = PurePosixPath(subfolder)
     if inside.is_absolute() or ".." in inside.parts:
-        raise AdapterError(f"subfolder={subfolder!r} must lead into the adapter's folder")
+        raise AdapterError(f"subfolder={subfolder!r} must be a relative path without '..'")
+    if not isinstance(name, str | os.PathLike) or not isinstance(os.fspath(name), str):
+        raise AdapterError(
+            f"path= must be a folder or the name of a repository, got a {type(name).__name__}"
+        )
     shipped = is_shipped(name)
-    path = shipped_folder(str(name)) if shipped else Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = shipped_folder(str(name)) if shipped else user_path(name)
+        found = path.is_dir()
+    except AdapterError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # unknown user, or invalid file name
+        why = getattr(error, "strerror", None) or error
+        raise AdapterError(f"{str(name)[:200]!r} is not a saved adapter: {why}") from error
+    if found:
         if options.revision is not None:
             where = "comes with the package" if shipped else "is a folder on this machine"
             raise AdapterError(
-                f"{str(name)!r} {where}, which has no revision="
-                f"{options.revision!r}: leave it out, or run where no folder has this name"
+                f"{str(name)!r} {where}, but revision={options.revision!r} is only for a "
+                "repository: leave out revision=, or rename the folder"
             )
+        _check_kind(path / inside)
         return path / inside
-    if isinstance(name, Path) or not _may_be_repository(name):
+    if path.is_file():
+        inside_one = path.parent if (path.parent / CONFIG).is_file() else None
         raise AdapterError(
-            f"{str(name)!r} is no saved adapter: it has no {CONFIG}. An adapter is a folder "
+            f"{str(name)!r} is a file; an adapter is a folder: pass "
+            + (repr(str(inside_one)) if inside_one else "the folder of model.save_pretrained")
+        )
+    if not isinstance(name, str) or not _may_be_repository(name):
+        raise AdapterError(
+            f"{str(name)!r} is not a saved adapter: it has no {CONFIG}. An adapter is a folder "
             "written by model.save_pretrained, or a repository such as 'me/my-adapter'"
         )
     return _download(name, inside, options, item_embeddings)
+
+
+def _check_kind(folder: Path) -> None:
+    """Raise if a folder is not an adapter and its contents show what it is instead."""
+    if not folder.is_dir() or os.path.lexists(folder / CONFIG):
+        return
+    is_none = f"{str(folder)!r} is not a saved adapter: it has no {CONFIG}"
+    names = sorted(os.listdir(folder))
+    if "features.json" in names:
+        raise AdapterError(
+            f"{is_none}. It contains item features: pass "
+            f"item_features=ItemFeatures.open({str(folder)!r}) together with an adapter"
+        )
+    adapters = [name for name in names if (folder / name / CONFIG).is_file()]
+    if adapters:
+        raise AdapterError(
+            f"{is_none}. Its subfolders {adapters[:5]} are adapters: pass "
+            f"{str(folder / adapters[0])!r}, or subfolder={adapters[0]!r}"
+        )
+    if not names:
+        raise AdapterError(f"{is_none}; it is empty. model.save_pretrained writes adapters")
 
 
 def _may_be_repository(name: str) -> bool:
@@ -98,12 +141,18 @@ def _download(
             )
         )
 
-    with hub_errors(f"cannot load {repo_id!r}, of which there is no folder here either"):
+    with hub_errors(f"cannot load {repo_id!r}, and there is no folder of this name"):
         config = get(CONFIG, options.revision)
     # All files of one commit: .../snapshots/<commit>/<subfolder>/config.json
     commit = config.parents[len(inside.parts)].name
     described = read_config(config.parent)
-    for role in ("items", "model", *(["item_embeddings"] if item_embeddings else [])):
+    for role in (
+        "items",
+        "model",
+        "feature_moments",
+        "item_to_item",
+        *(["item_embeddings"] if item_embeddings else []),
+    ):
         for name in described.files[role]:
             with hub_errors(f"cannot load {repo_id!r}"):
                 get(name, commit)

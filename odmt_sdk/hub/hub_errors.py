@@ -1,4 +1,4 @@
-"""What the Hub refuses, in words that say what to do."""
+"""Converts errors of the Hub to messages that say what to do."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ ACCESS = "check the name; if it is private, log in with `hf auth login` or pass 
 
 @contextlib.contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn everything that can go wrong with the Hub into an `AdapterError`.
+    """Convert errors of the Hub and of the connection to an `AdapterError`.
 
     Args:
-        what: what could not be done.
+        what: the action that failed, for the message, such as "cannot push to 'me/adapter'".
 
     Returns:
         A context manager.
 
     Raises:
-        AdapterError: in place of the errors of huggingface_hub and of the connection.
+        AdapterError: instead of errors of huggingface_hub and of the connection.
     """
     try:
         yield
@@ -31,15 +31,15 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _advice(error: Exception) -> str | None:
-    """What to do about an error of the Hub; None for any other error."""
+    """Advice for an error of the Hub; None for any other error."""
     from huggingface_hub import errors
     from huggingface_hub.utils import get_session
 
-    # those that are special cases of others come first
+    # subclasses come before their base classes
     by_kind: tuple[tuple[type[Exception], str], ...] = (
         (
             errors.GatedRepoError,
-            "access to this repository must be granted first: ask for it on its page",
+            "access to this repository must be granted first: request it on its page",
         ),
         (
             errors.RepositoryNotFoundError,
@@ -51,13 +51,13 @@ def _advice(error: Exception) -> str | None:
         ),
         (
             errors.LocalEntryNotFoundError,
-            "it was not downloaded before, and the Hub cannot be reached: connect once, or pass a "
-            "folder",
+            "it has not been downloaded before, and the Hub cannot be reached: connect once, or "
+            "pass a folder",
         ),
         (
             errors.EntryNotFoundError,
-            "a file of the adapter is not in the repository; is it one of odmt-sdk, and the "
-            "subfolder right?",
+            "a file of the adapter is not in the repository: check that the repository contains an "
+            "adapter of odmt-sdk, and that subfolder= is correct",
         ),
     )
     for kind, advice in by_kind:
@@ -66,18 +66,18 @@ def _advice(error: Exception) -> str | None:
     if isinstance(error, errors.HfHubHTTPError):
         status = getattr(error.response, "status_code", None)
         if status == 401:
-            return f"the Hub does not know you: {ACCESS}"
+            return f"the Hub rejected the login: {ACCESS}"
         if status == 403:
-            return "the token does not allow it: pass token= of an account that may"
-        return "the Hub did not do it: try again later"
+            return "the token does not permit it: pass token= of an account with access"
+        return "the Hub could not process the request: try again later"
     if isinstance(error, ValueError | KeyError):
-        return "that is not what the Hub can make sense of, or its answer was none"
-    # The errors of the connection belong to the library that huggingface_hub speaks with.
+        return "the request is invalid, or the Hub sent an invalid answer: check the arguments"
+    # Connection errors are raised by the HTTP library that huggingface_hub uses.
     spoken = type(get_session()).__module__.split(".")[0]
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] == spoken:
         return (
-            "the connection to the Hub broke: try again, or pass local_files_only=True for what "
-            "was downloaded before"
+            "the connection to the Hub failed: try again, or pass local_files_only=True to use "
+            "files that were downloaded before"
         )
     return None
 

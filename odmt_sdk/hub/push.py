@@ -1,34 +1,34 @@
-"""Putting an adapter folder into a repository on the Hugging Face Hub, as one commit."""
+"""Pushes an adapter folder to a repository on the Hugging Face Hub, as one commit."""
 
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from odmt_sdk.hub.adapter_folder import has_own_card
 from odmt_sdk.hub.hub_errors import hub_errors
-from odmt_sdk.hub.layout import CARD, CONFIG, parse_name
+from odmt_sdk.saving.folder import has_own_card
+from odmt_sdk.saving.layout import CARD, CONFIG, parse_name
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
 
 def make_repository(repo_id: str, *, private: bool | None, token: str | bool | None) -> str:
-    """Make a repository, if it is not there.
+    """Create a repository if it does not exist.
 
     Args:
-        repo_id: such as "me/my-adapter", or "my-adapter" for the account's own.
-        private: whether only the account sees it; None = as the account prefers.
-        token: of the account; None = the one that is logged in.
+        repo_id: name such as "me/my-adapter", or "my-adapter" for the account's namespace.
+        private: whether a new repository is private; None = the default of the account.
+        token: access token; None = the token of the account that is logged in.
 
     Returns:
-        Its full name.
+        The full name of the repository.
 
     Raises:
-        AdapterError: if the Hub refuses.
+        AdapterError: if the Hub rejects the request.
     """
     from huggingface_hub import HfApi
 
-    with hub_errors(f"cannot make the repository {repo_id!r}"):
+    with hub_errors(f"cannot create the repository {repo_id!r}"):
         return str(HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id)
 
 
@@ -43,26 +43,26 @@ def push_folder(
     create_pr: bool = False,
     subfolder: str = "",
 ) -> "CommitInfo":
-    """Push the adapter in a folder, and nothing else of that folder.
+    """Push the adapter in a folder; other files in the folder are not pushed.
 
-    Files of an adapter that was there before are removed in the same commit. A model card that
-    somebody wrote by hand stays.
+    Files of the previous adapter in the repository are removed in the same commit. A model card
+    that was written by hand is kept.
 
     Args:
-        folder: holds an adapter.
+        folder: a folder with an adapter.
         repo_id: an existing repository.
-        token: of the account; None = the one that is logged in.
-        commit_message: first line of the commit, and title of a pull request.
-        commit_description: what else to say.
-        revision: branch, made if it is not there; None = the main branch.
-        create_pr: open a pull request in place of committing.
-        subfolder: where in the repository to put it; "" = at its top.
+        token: access token; None = the token of the account that is logged in.
+        commit_message: first line of the commit message, or title of the pull request.
+        commit_description: rest of the commit message.
+        revision: branch, which is created if it does not exist; None = the main branch.
+        create_pr: whether to open a pull request instead of committing to the branch.
+        subfolder: path of the adapter in the repository; "" = its top level.
 
     Returns:
         The commit, with `commit_url`, and `pr_url` for a pull request.
 
     Raises:
-        AdapterError: if the Hub refuses or cannot be reached.
+        AdapterError: if the Hub rejects the push or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -104,7 +104,7 @@ def push_folder(
 
 
 def _is_own_text(api: "HfApi", repo_id: str, path: str, revision: str | None) -> bool:
-    """Whether the model card there was written by hand."""
+    """Whether the model card in the repository was written by hand."""
     with TemporaryDirectory() as cache:
         found = api.hf_hub_download(repo_id, path, revision=revision, cache_dir=cache)
         return has_own_card(Path(found).parent)

@@ -1,4 +1,4 @@
-"""Distillation between two predictions, and the schedule of its weight.
+"""The distillation loss between a student and a teacher, and the warm-up of its weight.
 
 Letters: P positions, U candidates.
 """
@@ -13,13 +13,13 @@ from odmt_sdk.scoring import score_type
 def softened_logits(
     logits: torch.Tensor, temperature: float, log_multiplicity: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Logits divided by the temperature, where a candidate may count several times.
+    """Divide logits by the temperature and account for candidates that count several times.
 
     Args:
         logits: (P, U).
         temperature: tau > 0.
-        log_multiplicity: (P, U) log of how often a candidate counts, -inf = not at all; None =
-            every candidate counts once.
+        log_multiplicity: (P, U) log of the number of times each candidate counts; -inf excludes
+            it. None = every candidate counts once.
 
     Returns:
         (P, U) `logits / tau + log_multiplicity`, in float32 at least.
@@ -42,22 +42,24 @@ def distillation_loss(
     *,
     temperature: float,
 ) -> torch.Tensor:
-    """Cross entropy of the student's softened prediction under the teacher's.
+    """Cross-entropy between the softened predictions of teacher and student.
 
-    `-sum softmax(t / tau) log_softmax(s / tau) tau^2`, averaged over positions, where a candidate
-    with multiplicity c stands for c equal ones: with the teacher `p = softmax(t / tau + log c)` and
-    the normaliser `lse = logsumexp(s / tau + log c)` it is `lse - sum p s / tau`. Both are given,
-    because students share teachers, and at tau = 1 the cross entropy has the same normaliser.
+    The loss is `-sum softmax(t / tau) log_softmax(s / tau) tau^2`, averaged over positions. A
+    candidate with multiplicity c stands for c equal candidates: with the teacher
+    `p = softmax(t / tau + log c)` and the normaliser `lse = logsumexp(s / tau + log c)`, the loss
+    per position is `(lse - sum p s / tau) tau^2`. Both are arguments because they can be reused:
+    several students share a teacher, and at tau = 1 the cross-entropy on labels has the same
+    normaliser.
 
     Args:
         student_logits: (P, U).
-        teacher: (P, U) `softened_logits(...).softmax(-1)` of the teacher; detach it to keep
-            gradients from the teacher.
+        teacher: (P, U) `softened_logits(...).softmax(-1)` of the teacher. Detach it if the teacher
+            should receive no gradient.
         normaliser: (P,) `softened_logits(...).logsumexp(-1)` of the student.
-        temperature: tau > 0 of both.
+        temperature: tau > 0, the same for both.
 
     Returns:
-        Scalar; 0 where P is 0.
+        Scalar; 0 if there are no positions.
 
     Source: section 3.3 of the paper, https://arxiv.org/abs/2308.04067, after Hinton et al. 2015,
     https://arxiv.org/abs/1503.02531.
@@ -68,21 +70,29 @@ def distillation_loss(
     return (normaliser - expected).mean() * temperature**2
 
 
-def warmup_weight(epoch: float, *, weight: float, warmup_epochs: float) -> float:
-    """Weight of the distillation loss at a moment of training.
+def warmup_weight(epoch: float | None, *, weight: float, warmup_epochs: float) -> float:
+    """Weight of the distillation loss at a given point of training.
 
     Args:
-        epoch: epochs done, with a fraction; 0 at the start.
+        epoch: epochs completed, as a fraction; 0.0 is the start of training, where the weight is
+            smallest. None = the full weight.
         weight: weight after the warm-up.
-        warmup_epochs: length A of the warm-up in epochs; 0 = none.
+        warmup_epochs: length A of the warm-up in epochs; 0 = no warm-up.
 
     Returns:
-        `weight * exp(-5 (1 - min(epoch, A) / A)^2)`.
+        `weight * exp(-5 (1 - min(epoch, A) / A)^2)`; `weight` without a warm-up.
+
+    Raises:
+        ValueError: if `epoch` is negative or NaN.
 
     Source: section 4.1 of the paper, https://arxiv.org/abs/2308.04067, after Laine and Aila 2017,
     https://arxiv.org/abs/1610.02242.
     """
-    if warmup_epochs <= 0:
+    if epoch is None or warmup_epochs <= 0:
         return weight
-    remaining = 1 - min(max(epoch, 0.0), warmup_epochs) / warmup_epochs
+    if not epoch >= 0:
+        raise ValueError(
+            f"epoch={epoch} must be at least 0 (epochs completed), or None for the full weight"
+        )
+    remaining = 1 - min(epoch, warmup_epochs) / warmup_epochs
     return weight * math.exp(-5 * remaining**2)

@@ -1,7 +1,7 @@
-"""Candidates from all ranks of a distributed run, so that many devices see one large batch.
+"""In-batch candidates gathered from all ranks, so that several devices train on one large batch.
 
-Letters: R ranks, B users of this rank, L slots, P valid positions of this rank, V distinct items of
-this rank, U those of all ranks, M most distinct items that a rank has, S sources, D hidden size.
+Letters: R ranks, B users on this rank, L slots, P valid positions on this rank, V distinct items on
+this rank, U distinct items on all ranks, M the largest V of any rank, S sources, D hidden size.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,18 @@ from odmt_sdk.processes import gather_tensors
 
 
 class SharedCandidates(NamedTuple):
-    """This rank's positions against the items of all ranks.
+    """This rank's positions, with the items of all ranks as candidates.
 
     Args:
-        item_ids: (B, L) this rank's rows, 0 where masked, L the longest of all ranks.
-        attention_mask: boolean (B, L).
-        candidates: of this rank's users; its `item_ids` (U,) and `columns` are over all ranks.
-        own_item_ids: (V,) the distinct items that this rank has to encode.
+        item_ids: (B, L) this rank's rows, 0 where masked; L is the longest of all ranks.
+        attention_mask: boolean (B, L), True = real.
+        candidates: candidates of this rank's users; `item_ids` (U,) and `columns` refer to the
+            items of all ranks.
+        own_item_ids: (V,) distinct items that this rank encodes.
         sizes: V of every rank.
-        places: (U,) where the candidates are among the items of all ranks, put one after another.
-        scale: scalar; this rank's mean loss times this, averaged over ranks, is the mean over all.
+        places: (U,) index of each candidate in the concatenated items of all ranks.
+        scale: scalar factor for this rank's mean loss. The average of the scaled losses over ranks
+            is the mean over all positions of all ranks.
     """
 
     item_ids: torch.Tensor
@@ -41,12 +43,12 @@ class SharedCandidates(NamedTuple):
     scale: torch.Tensor
 
     def gather(self, own_items: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The candidates' embeddings, with gradients that reach the ranks they come from.
+        """Gather the embeddings of the candidates; gradients flow back to the rank of each item.
 
-        All ranks must call this together, and call `backward` together.
+        This is a collective operation: all ranks must call it together, and `backward` as well.
 
         Args:
-            own_items: source -> (V, D), embeddings of `own_item_ids`.
+            own_items: source -> (V, D) embeddings of `own_item_ids`.
 
         Returns:
             Source -> (U, D).
@@ -61,7 +63,7 @@ class SharedCandidates(NamedTuple):
 
 
 class _AllGather(torch.autograd.Function):
-    """The tensors (M, ...) of all ranks as (R, M, ...), whose gradients go back to their ranks."""
+    """All-gather of (M, ...) tensors to (R, M, ...) whose backward sums gradients over ranks."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -77,15 +79,15 @@ class _AllGather(torch.autograd.Function):
 def share_candidates(
     item_ids: torch.Tensor, attention_mask: torch.Tensor, *, last_only: bool = False
 ) -> SharedCandidates:
-    """Find the candidates of the batches of all ranks; all of them must call this together.
+    """Find the candidates of the batches of all ranks; all ranks must call it together.
 
     Args:
         item_ids: (B, L) rows; B and L may differ between ranks.
-        attention_mask: boolean (B, L).
+        attention_mask: boolean (B, L), True = real.
         last_only: as in `in_batch_candidates`.
 
     Returns:
-        The candidates; the loss over them equals that of one process with the whole batch.
+        The candidates; the loss over them equals the loss of one process on the whole batch.
     """
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
     sequences = _all_sequences(item_ids, attention_mask)
@@ -98,7 +100,7 @@ def share_candidates(
         users=users,
     )
     distinct = [distinct_items(rows, mask) for rows, mask in sequences]
-    order = torch.cat(distinct).sort(stable=True)  # each item's first place comes first
+    order = torch.cat(distinct).sort(stable=True)  # an item's first occurrence stays first
     starts = torch.searchsorted(order.values, candidates.item_ids)
     positions = [labelled_positions(mask, last_only=last_only).sum() for _, mask in sequences]
     return SharedCandidates(
@@ -114,7 +116,7 @@ def share_candidates(
 def _all_sequences(
     item_ids: torch.Tensor, attention_mask: torch.Tensor
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows, 0 where masked, and mask of every rank, padded on the left to one length."""
+    """Rows and mask of every rank, left-padded to a common length; rows are 0 where masked."""
     sizes = gather_tensors(torch.tensor(item_ids.shape, device=item_ids.device))
     users, slots = torch.stack(sizes).amax(0).tolist()
     padded = item_ids.new_zeros(users, slots)

@@ -1,19 +1,20 @@
-"""Teaching graphs: who teaches whom."""
+"""Teaching graphs: which source learns from which."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
+from odmt_sdk.registry import Registry
 from odmt_sdk.scoring import score_type
 
 
 class TeachingEdge(NamedTuple):
-    """One student and the sources whose mean logits teach it.
+    """One student and the sources that teach it through their mean logits.
 
     Args:
-        student: a source.
-        teachers: one or several sources; may include the student.
+        student: the source that learns.
+        teachers: one or more sources; may include the student.
     """
 
     student: str
@@ -29,21 +30,23 @@ class TeachingEdge(NamedTuple):
 
 TeachingGraph = tuple[TeachingEdge, ...]
 TeachingGraphBuilder = Callable[[tuple[str, ...]], TeachingGraph]
-_TEACHING_GRAPHS: dict[str, TeachingGraphBuilder] = {}
+TEACHING_GRAPHS: Registry[TeachingGraphBuilder] = Registry(
+    "teaching graph", "odmt_sdk.register_teaching_graph", "odmt_sdk.losses.teaching_graphs"
+)
 
 
 def register_teaching_graph(name: str) -> Callable[[TeachingGraphBuilder], TeachingGraphBuilder]:
-    """Make a teaching graph available by name.
+    """Register a teaching graph under a name.
 
     Args:
-        name: its name.
+        name: the name to use as `teaching_graph`.
 
     Returns:
-        A decorator for a function `(sources) -> tuple of TeachingEdge`, sources being
+        A decorator for a function `(sources) -> tuple of TeachingEdge`. `sources` is
         ("id", *modalities).
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: if the name is already registered.
 
     Examples:
         >>> @register_teaching_graph("text-teaches")                          # doctest: +SKIP
@@ -52,93 +55,56 @@ def register_teaching_graph(name: str) -> Callable[[TeachingGraphBuilder], Teach
     """
 
     def register(builder: TeachingGraphBuilder) -> TeachingGraphBuilder:
-        if name in _TEACHING_GRAPHS:
-            raise ValueError(f"a teaching graph named {name!r} is registered already")
-        _TEACHING_GRAPHS[name] = builder
+        TEACHING_GRAPHS.add(name, builder, by=builder)
         return builder
 
     return register
 
 
-def teaching_edges(graph: str | Sequence[TeachingEdge], sources: tuple[str, ...]) -> TeachingGraph:
-    """Spell a teaching graph out for the sources at hand.
+def check_teaching_graph(name: str) -> None:
+    """Check that a teaching graph of this name is registered.
 
     Args:
-        graph: the name of a registered graph, or its edges.
+        name: the name.
+
+    Raises:
+        ValueError: if it is not registered.
+    """
+    if name not in TEACHING_GRAPHS:
+        raise ValueError(
+            f"teaching_graph={name!r} is not registered; known are {sorted(TEACHING_GRAPHS)}. "
+            "Add your own with odmt_sdk.register_teaching_graph"
+        )
+
+
+def teaching_edges(
+    graph: str | Sequence[tuple[str, tuple[str, ...]]], sources: tuple[str, ...]
+) -> TeachingGraph:
+    """List the edges of a teaching graph for the given sources.
+
+    Args:
+        graph: the name of a registered graph, or its edges: `TeachingEdge`s, or pairs of a student
+            and its teachers.
         sources: the sources that have logits.
 
     Returns:
-        The edges; none where there is a single source, which has nobody to learn from.
+        The edges. A named graph has none if there is a single source.
 
     Raises:
-        ValueError: if the name is unknown, or an edge names a source that is not there.
+        ValueError: if the name is unknown, or an edge names no teacher or an unknown source.
     """
     if isinstance(graph, str):
-        if graph not in _TEACHING_GRAPHS:
-            raise ValueError(
-                f"teaching_graph={graph!r} is not registered; known are "
-                f"{sorted(_TEACHING_GRAPHS)}. Add your own with register_teaching_graph, or pass "
-                "a sequence of TeachingEdge"
-            )
-        return _TEACHING_GRAPHS[graph](sources) if len(sources) > 1 else ()
-    for edge in graph:
+        check_teaching_graph(graph)
+        return TEACHING_GRAPHS.get(graph)(sources) if len(sources) > 1 else ()
+    edges = tuple(
+        TeachingEdge(student, (teachers,) if isinstance(teachers, str) else tuple(teachers))
+        for student, teachers in graph
+    )
+    for edge in edges:
         strangers = sorted({edge.student, *edge.teachers} - set(sources))
         if strangers or not edge.teachers:
             raise ValueError(
-                f"teaching edge {edge.student!r} <- {edge.teachers} needs teachers, and names only "
-                f"from {list(sources)}; unknown: {strangers}"
+                f"teaching edge {edge.student!r} <- {edge.teachers} must have at least one teacher "
+                f"and use only sources of {list(sources)}; unknown: {strangers}"
             )
-    return tuple(graph)
-
-
-@register_teaching_graph("paper")
-def paper_graph(sources: tuple[str, ...]) -> TeachingGraph:
-    """The paper's graph: the ID teaches every modality, the mean of all sources teaches the ID.
-
-    Args:
-        sources: ("id", *modalities); without "id" the first source takes its place.
-
-    Returns:
-        The edges.
-
-    Source: section 3.3 of the paper, https://arxiv.org/abs/2308.04067.
-    """
-    centre = "id" if "id" in sources else sources[0]
-    modalities = (source for source in sources if source != centre)
-    return (
-        *(TeachingEdge(modality, (centre,)) for modality in modalities),
-        TeachingEdge(centre, sources),
-    )
-
-
-@register_teaching_graph("mutual")
-def mutual_graph(sources: tuple[str, ...]) -> TeachingGraph:
-    """Every source learns from the mean of all the others.
-
-    Args:
-        sources: at least two.
-
-    Returns:
-        One edge per source, as many as the paper's graph has.
-
-    Source: after Zhang et al. 2018, https://arxiv.org/abs/1706.00384.
-    """
-    return tuple(
-        TeachingEdge(source, tuple(other for other in sources if other != source))
-        for source in sources
-    )
-
-
-@register_teaching_graph("ensemble")
-def ensemble_graph(sources: tuple[str, ...]) -> TeachingGraph:
-    """Every source learns from the mean of all, itself among them.
-
-    Args:
-        sources: at least two.
-
-    Returns:
-        One edge per source, as many as the paper's graph has.
-
-    Source: after Zhu and Gong 2018, https://arxiv.org/abs/1806.04606.
-    """
-    return tuple(TeachingEdge(source, sources) for source in sources)
+    return edges

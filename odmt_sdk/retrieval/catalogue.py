@@ -1,81 +1,103 @@
-"""The catalogue's embeddings: computed in batches, kept until weights change.
+"""Item embeddings of the catalogue, computed in batches and cached until their inputs change.
 
 Letters: N items, S sources, D hidden size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from odmt_sdk.features.extractor import progress_bar
+from odmt_sdk.modes import evaluating
 from odmt_sdk.scoring import fused_vectors
 
 ITEMS_PER_BATCH = 512
-SAMPLED_VALUES = 16  # of every weight, at least
+SECONDS_BEFORE_BAR = 3
+SAMPLED_VALUES = 16  # minimum number of values to compare per weight
 
 
 class CatalogueCache:
-    """Remembers the embeddings of every item until a weight of their encoder changes.
+    """Caches the embeddings of all items until a weight or feature that they depend on changes.
 
-    An in-place change raises a tensor's version, except those of fused optimisers and those made
-    through `.data`; a few values of every weight are compared too, and an optimiser changes all.
-    The embeddings are kept as one matrix (N + 1, S * D), the sources side by side, of which those
-    of a source are a part: `fused_vectors` finds it again without a copy.
+    Changes are detected by version counters, which torch increases on every write to a tensor.
+    Fused optimizers and writes through `.data` do not increase those of the weights, so a sample of
+    values of every weight is compared too.
+
+    The embeddings of all sources are stored side by side in one matrix (N + 1, S * D). The
+    embeddings of a source are a view of it, and `fused_vectors` returns it without a copy.
     """
 
     def __init__(self) -> None:
         self._weights: _Weights | None = None
+        self._features: tuple[int, ...] = ()
         self._matrix = torch.empty(0)
         self._widths: dict[str, int] = {}
 
     def get(
-        self, encoder: nn.Module, compute: Callable[[], dict[str, torch.Tensor]]
+        self,
+        encoders: Sequence[nn.Module],
+        features: object,
+        compute: Callable[[], dict[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
-        """The embeddings, computed anew if they may have changed.
+        """Return the embeddings, and recompute them if they may have changed.
 
         Args:
-            encoder: the module whose weights they depend on.
-            compute: makes source -> (N + 1, D).
+            encoders: the modules whose weights they depend on, the item encoder first.
+            features: the features they depend on; only those with `versions` are checked.
+            compute: returns source -> embeddings (N + 1, D).
 
         Returns:
-            Source -> (N + 1, D), on the device of the weights.
+            Source -> embeddings (N + 1, D), on the device of the weights.
         """
-        kept = self.kept(encoder)
+        kept = self.kept(encoders, features)
         if kept is None:
-            self.keep(encoder, compute())
+            self.keep(encoders, features, compute())
             kept = self._by_source()
         return kept
 
-    def kept(self, encoder: nn.Module) -> dict[str, torch.Tensor] | None:
-        """The embeddings, or None if they may have changed.
+    def kept(
+        self, encoders: Sequence[nn.Module], features: object
+    ) -> dict[str, torch.Tensor] | None:
+        """Return the cached embeddings, or None if they may have changed.
 
         Args:
-            encoder: the module whose weights they depend on.
+            encoders: as for `get`.
+            features: the features they depend on, see `get`; None = not at hand, not checked.
 
         Returns:
-            Source -> (N + 1, D), on the device of the weights.
+            Source -> embeddings (N + 1, D), on the device of the weights; or None.
         """
-        weights = _Weights.of(encoder)
+        weights = _Weights.of(encoders)
         if self._weights is None or not self._weights.same(weights):
+            return None
+        if features is not None and self._features != _versions(features):
             return None
         self._matrix = self._matrix.to(weights.parameters[0].device)
         return self._by_source()
 
-    def keep(self, encoder: nn.Module, embeddings: Mapping[str, torch.Tensor]) -> None:
-        """Remember embeddings made some other way.
+    def keep(
+        self,
+        encoders: Sequence[nn.Module],
+        features: object,
+        embeddings: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Cache embeddings that were computed elsewhere.
 
         Args:
-            encoder: the module whose weights they depend on.
-            embeddings: source -> (N + 1, D).
+            encoders: as for `get`.
+            features: the features they depend on, see `get`.
+            embeddings: source -> embeddings (N + 1, D).
         """
-        sources = getattr(encoder, "sources", tuple(embeddings))
-        self._weights = _Weights.of(encoder)
+        sources = getattr(encoders[0], "sources", tuple(embeddings))
+        self._weights = _Weights.of(encoders)
+        self._features = _versions(features)
         self._matrix = fused_vectors(embeddings, sources)
         self._widths = {source: embeddings[source].shape[1] for source in sources}
 
     def forget(self) -> None:
-        """Compute the embeddings anew when they are asked for next."""
+        """Clear the cache."""
         self._weights = None
 
     def _by_source(self) -> dict[str, torch.Tensor]:
@@ -84,15 +106,15 @@ class CatalogueCache:
 
 
 class _Weights(NamedTuple):
-    """What is compared of an encoder's weights."""
+    """The state of weights, used to detect changes."""
 
     parameters: list[nn.Parameter]
     versions: list[int]
     sample: torch.Tensor
 
     @classmethod
-    def of(cls, encoder: nn.Module) -> "_Weights":
-        parameters = list(encoder.parameters())
+    def of(cls, encoders: Sequence[nn.Module]) -> "_Weights":
+        parameters = [p for encoder in encoders for p in encoder.parameters()]
         with torch.no_grad():
             samples = [_sampled(parameter) for parameter in parameters]
             sample = torch.cat([values.to("cpu", torch.float64) for values in samples])
@@ -107,38 +129,45 @@ class _Weights(NamedTuple):
         )
 
 
+def _versions(features: object) -> tuple[int, ...]:
+    versions: tuple[int, ...] = getattr(features, "versions", ())
+    return versions
+
+
 def _sampled(parameter: torch.Tensor) -> torch.Tensor:
-    """At least `SAMPLED_VALUES` of a weight; of its part on this device, where it is sharded."""
+    """Sample at least `SAMPLED_VALUES` values of a weight, or of its local shard."""
     values: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
     return values.flatten()[:: max(1, values.numel() // SAMPLED_VALUES)]
 
 
 def encode_in_batches(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     encode_items: Callable[[torch.Tensor], dict[str, torch.Tensor]],
     num_items: int,
+    *,
+    progress: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Encode all items in eval mode, without gradients.
+    """Encode all items in eval mode and without gradients.
 
     Args:
-        encoder: the module to put into eval mode meanwhile.
-        encode_items: rows (U,) to source -> (U, D).
+        encoders: the modules to put into eval mode during encoding.
+        encode_items: rows (U,) -> source -> embeddings (U, D).
         num_items: N.
+        progress: whether to show a progress bar if it takes more than a few seconds.
 
     Returns:
-        Source -> (N + 1, D); row 0, padding, is zero.
+        Source -> embeddings (N + 1, D); row 0, padding, is zero.
     """
-    device = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            batches = [
-                encode_items(rows)
-                for rows in torch.arange(1, num_items + 1, device=device).split(ITEMS_PER_BATCH)
-            ]
-    finally:
-        encoder.train(training)
+    device = next(encoders[0].parameters()).device
+    batches = []
+    with (
+        evaluating(*encoders),
+        torch.no_grad(),
+        progress_bar("item", num_items, progress, delay=SECONDS_BEFORE_BAR) as bar,
+    ):
+        for rows in torch.arange(1, num_items + 1, device=device).split(ITEMS_PER_BATCH):
+            batches.append(encode_items(rows))
+            bar.update(len(rows))
     return {
         source: torch.cat([torch.zeros_like(batches[0][source][:1]), *(b[source] for b in batches)])
         for source in batches[0]

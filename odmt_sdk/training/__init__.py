@@ -1,1 +1,1 @@
-"""Training through `transformers.Trainer`."""
+"""Training with `transformers.Trainer`."""

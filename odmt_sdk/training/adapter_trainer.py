@@ -1,29 +1,29 @@
-"""What a `transformers.Trainer` has to do with adapters: checkpoints, model card, pushing."""
+"""A `transformers.Trainer` that saves and pushes adapters, with their model card."""
 
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 from typing_extensions import override
 
-from odmt_sdk.hub.card_details import CardDetails
 from odmt_sdk.hub.push import push_folder
 from odmt_sdk.processes import end_group_with_process
+from odmt_sdk.saving.card_details import CardDetails
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 ON_THE_CARD = ("language", "license", "dataset")
-# The Trainer finds the weights of a checkpoint only where they are one file.
+# The Trainer finds the weights of a checkpoint only if they are in a single file.
 UNSPLIT = "1000TB"
 
 
 class SavesItself(Protocol):
-    """A model that writes its own folder."""
+    """A model that can save itself to a folder."""
 
     card: CardDetails
 
@@ -35,29 +35,29 @@ class SavesItself(Protocol):
         state_dict: Mapping[str, Any] | None,
         repo_id: str | None,
     ) -> object:
-        """Write the folder `path`."""
+        """Save the model to the folder `path`."""
 
 
 class AdapterTrainer(Trainer):
-    """A `Trainer` whose checkpoints are adapters, and which pushes nothing but those.
+    """A `Trainer` whose checkpoints are adapters, and that pushes only adapters.
 
-    The usual one pushes a folder in several commits, file by file as it knows them, with a pickled
-    file of its arguments.
+    The plain `Trainer` pushes a folder in several commits, including its pickled arguments.
     """
 
     hub_model_id: Any = None
+    push_in_progress: Any  # a PushInProgress or None; the Trainer declares None alone
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._measured: dict[int, Mapping[str, float]] = {}  # step -> on the validation targets
+        self._measured: dict[int, Mapping[str, float]] = {}  # step -> validation metrics
         super().__init__(*args, **kwargs)
         end_group_with_process()
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
-        """Let the model card tell what was measured.
+        """Record metrics for the model card.
 
         Args:
-            split: "eval" for the validation targets, else the name of a split.
-            metrics: of `evaluate`.
+            split: "eval" for the validation set, else the name of a split.
+            metrics: the metrics, as returned by `evaluate`.
         """
         name = "validation" if split == "eval" else split
         self._adapter.card.results[name] = dict(metrics)
@@ -73,7 +73,7 @@ class AdapterTrainer(Trainer):
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
-        """Write the adapter; the Trainer adds optimizer, scheduler and its own state."""
+        """Save the adapter; the Trainer adds optimizer, scheduler and its own state."""
         if self.args.should_save:
             self._adapter.save_pretrained(
                 output_dir or str(self.args.output_dir),
@@ -87,19 +87,20 @@ class AdapterTrainer(Trainer):
         super()._load_best_model()
         measured = self._measured.get(self.state.best_global_step or 0)
         results = self._adapter.card.results
-        results.pop("validation", None)  # that of the latest weights
+        results.pop("validation", None)  # measured with the latest weights
         if measured is not None:
             results["validation"] = dict(measured)
 
     @override
+    # takes the arguments of the Trainer by name only
     def create_model_card(self, **about: Any) -> None:  # type: ignore[override]
-        """Put what is given on the model card, which is written with the adapter.
+        """Update the model card, which is saved with the adapter.
 
         Args:
-            **about: `language`, `license` and `dataset`; the model's `card` has more.
+            **about: `language`, `license` and `dataset`. Set further details on `model.card`.
 
         Raises:
-            ValueError: if the card has no place for something.
+            ValueError: if the card has no field for an argument.
         """
         about = {name: value for name, value in about.items() if value is not None}
         about.pop("model_name", None)
@@ -117,6 +118,7 @@ class AdapterTrainer(Trainer):
             self._save()
 
     @override
+    # adds `private` and returns the commit
     def push_to_hub(  # type: ignore[override]
         self,
         commit_message: str | None = "End of training",
@@ -129,19 +131,21 @@ class AdapterTrainer(Trainer):
         """Save the adapter and push it as one commit; see `transformers.Trainer`.
 
         Args:
-            commit_message: first line of the commit.
+            commit_message: first line of the commit message.
             blocking: must be True.
-            token: of the account; None = that of the arguments, or the one that is logged in.
-            revision: branch; None = that of the arguments, or the main one.
-            private: whether only the account sees a repository that is made.
-            **kwargs: for the model card: `language`, `license` and `dataset`.
+            token: access token; None = `hub_token` of the training arguments, or the token of the
+                account that is logged in.
+            revision: branch to push to; None = `hub_revision` of the training arguments, or main.
+            private: whether to make the repository private if it is created; None = the Hub's
+                default.
+            **kwargs: fields of the model card: `language`, `license` and `dataset`.
 
         Returns:
-            The commit, on the main process.
+            The commit on the main process, None on the others.
 
         Raises:
-            AdapterError: if the Hub refuses or cannot be reached.
-            ValueError: if `blocking` is False, or the card has no place for something.
+            AdapterError: if the Hub rejects the push or cannot be reached.
+            ValueError: if `blocking` is False, or the card has no field for an argument.
         """
         if not blocking:
             raise ValueError("blocking=False would push while training changes the adapter")
@@ -164,10 +168,10 @@ class AdapterTrainer(Trainer):
 
     @override
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the adapter of a checkpoint while training goes on; see `transformers.Trainer`."""
+        """Push the adapter of a checkpoint in the background; see `transformers.Trainer`."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
-        running = cast(PushInProgress | None, self.push_in_progress)
+        running = self.push_in_progress
         if running is not None and not running.is_done() and not self.args.hub_always_push:
             return
         from huggingface_hub import HfApi
@@ -191,8 +195,10 @@ class AdapterTrainer(Trainer):
                     subfolder=subfolder,
                 )
 
-        job = HfApi().run_as_future(push)
+        jobs: Any = [
+            HfApi().run_as_future(push)
+        ]  # a list, whatever the hints of PushInProgress say
         if running is None or running.is_done():
-            self.push_in_progress = cast(None, PushInProgress(cast(Any, [job])))
+            self.push_in_progress = PushInProgress(jobs)
         else:
-            cast(Any, running.jobs).append(job)
+            running.jobs.extend(jobs)

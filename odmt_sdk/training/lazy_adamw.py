@@ -1,4 +1,4 @@
-"""AdamW that updates only the rows a step has read of a table.
+"""AdamW that updates only those rows of an embedding table that a step has read.
 
 Letters: N rows, D width, U rows read in a step.
 """
@@ -10,25 +10,35 @@ import torch
 from typing_extensions import override
 
 
-class LazyAdamW(torch.optim.AdamW):
-    """AdamW whose cost does not grow with a table from which a step reads a few rows.
+def clips_sparse_gradients() -> bool:
+    """Return whether torch can compute the norm of a sparse gradient; torch 2.6 cannot."""
+    gradient = torch.eye(1).to_sparse()
+    try:
+        torch.nn.utils.get_total_norm([gradient])
+    except NotImplementedError:
+        return False
+    return True
 
-    Parameters with a dense gradient are updated as by `torch.optim.AdamW`. Of a parameter with a
-    sparse gradient, as `nn.Embedding(sparse=True)` has, only the rows in the gradient are updated:
-    their weights, moments and weight decay. Two things differ from AdamW for such rows, in the
-    steps that do not read them: they are not moved on by their momentum, and neither weights nor
-    moments decay. A row that every step reads is updated as AdamW does.
+
+class LazyAdamW(torch.optim.AdamW):
+    """AdamW with lazy updates for sparse gradients; the cost of a step depends on the rows read.
+
+    Parameters with a dense gradient are updated exactly as by `torch.optim.AdamW`. For a parameter
+    with a sparse gradient, such as the weight of `nn.Embedding(sparse=True)`, only the rows in the
+    gradient are updated. In steps that do not read a row, its weights are not changed by momentum
+    or weight decay, and its moments do not decay. A row that is read in every step is updated
+    exactly as by AdamW.
 
     Args:
-        params: parameters or groups, as for `torch.optim.AdamW`.
-        **settings: as for `torch.optim.AdamW`; `amsgrad`, `maximize`, `capturable` and
-            `differentiable` are not for sparse gradients.
+        params: parameters or parameter groups, as for `torch.optim.AdamW`.
+        **settings: as for `torch.optim.AdamW`. `amsgrad`, `maximize`, `capturable` and
+            `differentiable` are not supported for sparse gradients.
 
     Raises:
-        ValueError: in `step`, if a parameter with a sparse gradient has such a setting.
+        ValueError: in `step`, if a parameter with a sparse gradient has an unsupported setting.
 
-    Source: the rule for sparse gradients is that of `torch.optim.SparseAdam`, with the weight decay
-    of Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101.
+    Source: the update for sparse gradients follows `torch.optim.SparseAdam`, with the decoupled
+    weight decay of Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101.
 
     Examples:
         >>> from torch import nn
@@ -40,12 +50,12 @@ class LazyAdamW(torch.optim.AdamW):
 
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, **settings)
-        self._step_supports_amp_scaling = False  # a GradScaler is to unscale sparse gradients too
+        self._step_supports_amp_scaling = False  # lets a GradScaler unscale sparse gradients
 
     @override
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters once; see `torch.optim.Optimizer`."""
+        """Perform one optimization step; see `torch.optim.Optimizer`."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -58,7 +68,7 @@ class LazyAdamW(torch.optim.AdamW):
         ]
         for parameter, gradient, group in sparse:
             self._update_rows(parameter, gradient, group)
-            parameter.grad = None  # AdamW passes over parameters without a gradient
+            parameter.grad = None  # AdamW skips parameters without a gradient
         try:
             super().step()
         finally:

@@ -1,14 +1,12 @@
-"""Models of every family, wrapped, learn the embedded shop: more than what sells best.
+"""Wrapped models of every family learn the toy shop and beat the popularity baseline.
 
 Letters: B users, L positions, N items, D hidden size.
 """
 
-import importlib.util
 import math
 from functools import cache
-from pathlib import Path
-from typing import Any
 
+import id_models as models
 import pytest
 import torch
 from torch import nn
@@ -31,10 +29,6 @@ from odmt_sdk import (
     make_shop,
 )
 
-_spec = importlib.util.spec_from_file_location("id_models", Path(__file__).parent / "id_models.py")
-models: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(models)
-
 N, D, LONGEST = 60, 32, 12
 EPOCHS = 15
 
@@ -45,7 +39,7 @@ BUILT_IN = {
     "HSTU": lambda: HSTU(D, max_seq_length=LONGEST),
     "Mamba2": lambda: Mamba2(D),
 }
-# Written by users, with tables of their own; passed to the wrapper as they are.
+# Users' models with their own embedding tables, passed to the wrapper unchanged.
 ID_ONLY = {
     "recurrent": lambda: models.GRURecommender(N + 1, D),
     "attention": lambda: models.AttentionRecommender(N + 1, 2 * D),
@@ -60,7 +54,7 @@ BACKBONES = {**BUILT_IN, **ID_ONLY}
 
 @cache
 def shop_split():
-    """A shop of 60 items and 1,000 customers."""
+    """Split a toy shop of 60 items and 1,000 customers."""
     shop = make_shop(num_items=N, num_users=1000, image_size=16)
     return leave_one_out(
         Interactions.from_table(shop.interactions),
@@ -71,7 +65,7 @@ def shop_split():
 
 @cache
 def ndcg_of_popularity() -> float:
-    """NDCG@10 on the test queries when everybody is shown what sells best."""
+    """Return the NDCG@10 of the popularity baseline on the test queries."""
     split, gains = shop_split(), []
     for query in split.test:
         sold = split.item_counts.clone()
@@ -82,7 +76,7 @@ def ndcg_of_popularity() -> float:
 
 
 def ndcg_after_training(backbone: nn.Module) -> float:
-    """NDCG@10 on the test queries after some seconds of training with IDs alone."""
+    """Return the NDCG@10 on the test queries after a few seconds of training on IDs only."""
     split = shop_split()
     config = ODMTConfig(fusion="id", distillation_weight=0.0, max_seq_length=LONGEST)
     model = ODMTWrapper(backbone, config=config, vocabulary=split.vocabulary)
@@ -100,7 +94,7 @@ def ndcg_after_training(backbone: nn.Module) -> float:
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """These models are too small to gain from a second one."""
+    """Use one thread, because these models are too small to benefit from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

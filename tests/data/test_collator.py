@@ -11,7 +11,7 @@ from odmt_sdk.data.collator import SequenceCollator
 from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
 
 OFFSETS = np.array([0, 4, 5, 7, 12])
-TRAIN = SequenceDataset(np.arange(1, 13), OFFSETS, max_seq_length=3)
+TRAIN = SequenceDataset(np.arange(1, 13), OFFSETS, max_seq_length=3, windows="last")
 QUERIES = RankingDataset(np.arange(1, 13), OFFSETS, np.arange(21, 25), "abcd", max_seq_length=3)
 
 
@@ -70,7 +70,7 @@ def test_examples_without_items():
 
 
 class Counting(torch.nn.Module):
-    """Remembers the batches it was given."""
+    """Records the batches it receives."""
 
     def __init__(self):
         super().__init__()

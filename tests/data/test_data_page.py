@@ -1,4 +1,4 @@
-"""What the page on data shows is what works."""
+"""The code on the docs page about data runs."""
 
 import re
 import runpy
@@ -23,9 +23,13 @@ def test_the_code_runs(tmp_path, monkeypatch, capsys):
     (films / "movies.csv").write_text(
         "movieId,title,genres\n1,Toy Story (1995),Adventure|Animation|Children|Comedy|Fantasy\n"
     )
+    shop = tmp_path / "my-shop"
+    shop.mkdir()
+    (shop / "items.csv").write_text("item_id,text\nmug,Red mug\n")
+    (shop / "interactions.csv").write_text("user_id,item_id,timestamp\nann,mug,1\n")
     names = {"cut": 24, "later": 26}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    for block in blocks[:-1]:  # the last one is the example, which is a file
+    for block in blocks[:-1]:  # the last block includes an example file
         exec(block, names)
     printed = capsys.readouterr().out
     assert printed.count("| read from the table") == 2

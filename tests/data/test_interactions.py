@@ -1,9 +1,11 @@
 import datetime as dt
+import warnings
 from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,13 +18,13 @@ EVENTS = st.lists(
 
 
 def interactions_of(events):
-    """Interactions from (user, item, time) triples."""
+    """Create interactions from (user, item, time) triples."""
     users, items, times = zip(*events, strict=True)
     return Interactions.from_table({"user_id": users, "item_id": items, "timestamp": times})
 
 
 def sequences(interactions):
-    """{user: [items]} in the interactions' order."""
+    """Return {user: [items]} in the order of the interactions."""
     pieces = np.split(interactions.item_codes, interactions.offsets[1:-1])
     return {
         user: [interactions.item_ids[code] for code in piece]
@@ -243,7 +245,7 @@ def slow_k_core(events, min_user, min_item):
 
 
 def expect_filtered(filtered, events, remaining):
-    """`filtered()` holds the `remaining` events, numbered as in all `events`."""
+    """Check that `filtered()` has the `remaining` events, numbered as in `events`."""
     if not remaining:
         with pytest.raises(ValueError, match=f"leaves no user: all {len(events)} interactions"):
             filtered()
@@ -269,14 +271,14 @@ def test_k_core_equals_its_slow_twin(events, min_user, min_item):
 
 
 def test_k_core_is_iterated():
-    # A chain: only user 0 and item z break the rule at first, and each removal frees the next.
+    # A chain: at first only user 0 and item z break the rule, and each removal leads to the next.
     events = [(0, "a", 0), (1, "a", 0), (1, "b", 1), (2, "b", 0), (2, "c", 1), (3, "c", 0)]
     circle = [(7, "x", 0), (7, "y", 1), (8, "x", 0), (8, "y", 1)]
     assert sequences(interactions_of(events + circle).k_core(2)) == {7: ["x", "y"], 8: ["x", "y"]}
     with pytest.raises(
         ValueError,
         match="k_core with at least 2 interactions a user and 2 an item leaves no user: all 6 "
-        "interactions of 4 users with 3 items fall away; ask for fewer",
+        "interactions of 4 users with 3 items are dropped; ask for fewer",
     ):
         interactions_of(events).k_core(2)
 
@@ -288,7 +290,7 @@ def test_last_keeps_the_latest(events, n):
     result = interactions.last(n)
     assert sequences(result) == kept
     assert set(result.item_ids) == {item for items in kept.values() for item in items}
-    assert sequences(interactions) == slow_sequences(events)  # the original stays as it was
+    assert sequences(interactions) == slow_sequences(events)  # the original is unchanged
 
 
 @given(EVENTS, st.sets(st.sampled_from("abcdefgxyz"), min_size=1))
@@ -296,7 +298,9 @@ def test_keep_items_equals_its_slow_twin(events, wanted):
     interactions = interactions_of(events)
     remaining = [event for event in events if event[1] in wanted]
     expect_filtered(lambda: interactions.keep_items(wanted), events, remaining)
-    expect_filtered(lambda: interactions.keep_items(ItemVocabulary(wanted)), events, remaining)
+    expect_filtered(
+        lambda: interactions.keep_items(ItemVocabulary(list(wanted))), events, remaining
+    )
 
 
 def test_keep_items_that_nobody_has_shows_the_ids_of_both():
@@ -408,8 +412,8 @@ def test_sequences_are_the_table_in_order(events):
 @pytest.mark.parametrize(
     ("given_sequences", "error", "message"),
     [
-        ([], ValueError, "the sequences hold no item"),
-        ({"ann": []}, ValueError, "the sequences hold no item"),
+        ([], ValueError, "the sequences have no items"),
+        ({"ann": []}, ValueError, "the sequences have no items"),
         (["a b c"], TypeError, r"user 0 is 'a b c' \(str\); give a list .*split"),
         ([1, 2], TypeError, r"user 0 is 1 \(int\)"),
         ([[1, None]], ValueError, "'item_id' has 1 missing values in 2 rows"),
@@ -427,7 +431,7 @@ def test_sequences_that_are_none(given_sequences, error, message):
 def test_report_says_what_was_dropped_and_why():
     events = [(0, "a", 0), (0, "a", 1), (0, "b", 2), (0, "c", 3), (1, "a", 0), (1, "b", 1)]
     interactions = interactions_of(events).drop_repeats("keep_first").k_core(2, min_item=1)
-    interactions = interactions.min_length(3).keep_items("ab").last(1)
+    interactions = interactions.min_length(3).keep_items(["a", "b"]).last(1)
     numbers = [step[1:] for step in interactions.report.steps]
     assert numbers == [
         (0, 6, 2, 3),
@@ -467,9 +471,143 @@ def test_rows_with_missing_values_can_be_dropped():
     assert sequences(interactions) == {"u": ["c", "a"]}
     (step,) = interactions.report.steps
     assert (step.what, step.dropped) == ("read from the table, rows without missing values", 3)
-    with pytest.raises(ValueError, match="each of the 1 rows misses a value of 'user_id', 'item"):
+    with pytest.raises(ValueError, match="each of the 1 rows lacks a value in 'user_id', 'item"):
         Interactions.from_table(
             {"user_id": [None], "item_id": [1], "timestamp": [1]}, missing="drop"
         )
     with pytest.raises(ValueError, match="missing='skip' must be 'error' or 'drop'"):
         Interactions.from_table(table, missing="skip")
+
+
+# --------------------------------------------------------------------------- doubtful times
+
+NOW = 1_700_000_000
+
+
+def with_times(times):
+    rows = list(range(len(times)))
+    return Interactions.from_table(
+        {"user_id": [0] * len(rows), "item_id": rows, "timestamp": times}
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda values: np.array(values, np.float32),
+        lambda values: torch.tensor(values, dtype=torch.float32),
+        lambda values: list(torch.tensor(values, dtype=torch.float32)),
+        lambda values: [np.float32(value) for value in values],
+        lambda values: pytest.importorskip("pandas").array(values, dtype="Float32"),
+        lambda values: pytest.importorskip("pyarrow").array(values, type="float32"),
+    ],
+)
+def test_float32_times_that_no_longer_hold_seconds(make):
+    with pytest.warns(
+        UserWarning, match=r"times as float32.* a resolution of 128 .*int64"
+    ) as caught:
+        with_times(make([float(NOW), NOW + 5.0]))
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert with_times(make([16_777_215.0, 3.0])).times.tolist() == [3.0, 16_777_215.0]
+
+
+def test_float16_times():
+    with pytest.warns(UserWarning, match=r"times as float16.* a resolution of 2 "):
+        with_times(np.array([1, 4000], np.float16))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_whole_numbers_that_wrapped_around(dtype):
+    milliseconds = NOW * 1000 + np.arange(0, 2**33, 2**29)
+    with pytest.warns(UserWarning, match=rf"times as {dtype.__name__}, down to -.* wrapped around"):
+        with_times((milliseconds // 7).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([NOW, NOW * 1000], "1 times in seconds, such as 1700000000 in row 0 and 1 times"),
+        (
+            [NOW * 1e9, NOW * 1e6, NOW * 1e9],
+            "1 times in microseconds, .* in row 1 and 2 times",
+        ),
+    ],
+)
+def test_units_that_are_mixed(times, message):
+    with pytest.warns(UserWarning, match=f"'timestamp' seems to mix units: {message}"):
+        with_times(times)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [NOW, NOW + 1],
+        np.array([NOW, NOW + 1], np.int32),
+        [NOW * 1000, NOW * 1000 + 1],
+        [0, 10**12],
+        [NOW * 1e9, NOW * 1e9 + 512],
+        np.array([-5, 3], np.int32),
+        np.array([1, 2], np.uint8),
+        np.array([1, 2], np.float16),
+        [dt.datetime(1970, 1, 1), dt.datetime(2024, 1, 1)],
+    ],
+)
+def test_no_word_about_sound_times(times):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_times(times)
+
+
+def test_texts_as_times_say_how_to_convert_them():
+    with pytest.raises(ValueError, match=r"'2024-05-01' \(str\) .* pandas.to_datetime\(table"):
+        with_times(["2024-05-01"])
+    with pytest.raises(ValueError, match=r"'1700000000' \(str\) .* pandas.to_numeric\(table"):
+        with_times(["1700000000"])
+
+
+# --------------------------------------------------------------------------- users of sequences
+
+
+def test_the_index_of_a_series_names_the_users():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"user": ["bob", "ann", "ann"], "item": ["x", "y", "x"]})
+    lists = frame.groupby("user")["item"].agg(list)
+    assert sequences(Interactions.from_sequences(lists)) == {"ann": ["y", "x"], "bob": ["x"]}
+    assert Interactions.from_sequences(lists[lists.index != "ann"]).user_ids == ("bob",)
+    assert Interactions.from_sequences(pd.Series([[3], [4]])).user_ids == (0, 1)
+    numbers = pd.Series([[3], [4]], index=np.array([7, 5]))
+    assert [type(user) for user in Interactions.from_sequences(numbers).user_ids] == [int, int]
+    pairs = pd.Series([["x"]], index=pd.MultiIndex.from_tuples([("ann", 1)]))
+    assert Interactions.from_sequences(pairs).user_ids == (("ann", 1),)
+    for index in (["a", "a"], ["a", None]):
+        with pytest.raises(ValueError, match="names its users, but holds .*reset_index"):
+            Interactions.from_sequences(pd.Series([[3], [4]], index=index))
+
+
+def test_a_table_is_no_sequence_of_sequences():
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pa, datasets = pytest.importorskip("pyarrow"), pytest.importorskip("datasets")
+    columns = {"user_id": [1], "item_id": [2]}
+    for table in (
+        pd.DataFrame(columns),
+        pl.DataFrame(columns),
+        pa.table(columns),
+        datasets.Dataset.from_dict(columns),
+    ):
+        with pytest.raises(
+            TypeError, match=r"not a sequence of sequences: .*Interactions.from_table"
+        ):
+            Interactions.from_sequences(table)
+    lists = datasets.Dataset.from_dict({"items": [[1, 2], [2]]}).with_format("torch")["items"]
+    assert sequences(Interactions.from_sequences(lists)) == {0: [1, 2], 1: [2]}
+
+
+def test_encodings_and_options_of_files(tmp_path):
+    path = tmp_path / "events.CSV"
+    path.write_bytes("user_id;item_id;timestamp\n1;café;2\n1;007;1\n".encode("latin-1"))
+    read = Interactions.from_table(path, encoding="latin-1", csv_options={"separator": ";"})
+    assert sequences(read) == {1: ["007", "café"]}
+    with pytest.raises(ValueError, match="line 2, is not in utf-8"):
+        Interactions.from_table(path)

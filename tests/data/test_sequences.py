@@ -15,7 +15,7 @@ def ranking(**changes):
 
 
 def test_training_examples_are_the_latest_items():
-    dataset = SequenceDataset(ROWS, OFFSETS, max_seq_length=2)
+    dataset = SequenceDataset(ROWS, OFFSETS, max_seq_length=2, windows="last")
     assert len(dataset) == 2
     assert [example["item_ids"].tolist() for example in dataset] == [[2, 3, 4], [5, 6]]
     assert dataset[0]["item_ids"].dtype == torch.int64
@@ -55,12 +55,12 @@ def test_an_example_travels_without_the_whole_data_set():
 
 def test_a_long_history_is_cut_before_it_is_an_example():
     one = SequenceDataset(np.arange(1, 100_001), np.array([0, 100_000]), max_seq_length=4)
-    assert one[0]["item_ids"].untyped_storage().nbytes() == 5 * 8
+    assert one[1]["item_ids"].untyped_storage().nbytes() == 5 * 8
 
 
 @pytest.mark.parametrize("offsets", [[0, 4], [1, 6], [0, 5, 4, 6], [], [0, 7]])
 def test_offsets_that_do_not_cut_up_the_rows(offsets):
-    with pytest.raises(ValueError, match="offsets must rise from 0 to the number of rows, 6"):
+    with pytest.raises(ValueError, match="offsets must increase from 0 to the number of rows, 6"):
         SequenceDataset(ROWS, np.array(offsets, dtype=np.int64))
 
 

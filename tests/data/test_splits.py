@@ -9,11 +9,11 @@ from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.splits import leave_one_out
 from odmt_sdk.vocabulary import ItemVocabulary
 
-# Items repeat, also within a history; lengths from 1; at least one user can be split.
+# Items repeat, also within a history; lengths start at 1; at least one user can be split.
 HISTORIES = st.lists(
     st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=9), min_size=1, max_size=8
 ).map(lambda histories: [*histories, list("abcd")])
-# Every event has an item of its own, so that an item says which event it stands for.
+# Every event has a unique item, so that an item identifies its event.
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=8).map(lambda lengths: [*lengths, 4])
 
 
@@ -56,7 +56,7 @@ def slow_split(histories, length):
 
 @given(HISTORIES, st.integers(1, 10))
 def test_split_equals_its_slow_twin(histories, length):
-    split = leave_one_out(interactions_of(histories), max_seq_length=length)
+    split = leave_one_out(interactions_of(histories), max_seq_length=length, windows="last")
     train, counts, validation, test = slow_split(histories, length)
     assert train_of(split) == train
     assert queries_of(split.validation, split.vocabulary) == validation
@@ -85,18 +85,18 @@ def test_training_never_holds_what_is_held_out(lengths):
     assert len(held_out) == 2 * sum(length >= 3 for length in lengths)
     assert not held_out & trained
     assert not held_out & counted
-    # Neither the validation nor the test history reaches its own target or beyond.
+    # Validation and test histories end before their targets.
     for queries in (validation, test):
         for history, (user, position), seen in queries.values():
             assert history == seen == [(user, earlier) for earlier in range(position)]
-    # The arrays behind the training part are as free of them as its examples.
-    stored = split.vocabulary.ids(split.train._sequences._rows.tolist())
+    # The arrays of the training set do not contain the targets either.
+    stored = split.vocabulary.ids(split.train.sequences()[0].tolist())
     assert not held_out & set(stored)
 
 
 def test_example_by_hand():
     histories = [list("abcdef"), list("ab"), list("xyz"), ["q"]]
-    split = leave_one_out(interactions_of(histories), max_seq_length=2)
+    split = leave_one_out(interactions_of(histories), max_seq_length=2, windows="last")
     assert train_of(split) == [["b", "c", "d"], ["a", "b"]]
     assert queries_of(split.validation, split.vocabulary) == {
         "user 0": (["c", "d"], "e", list("abcd")),
@@ -137,12 +137,12 @@ def test_items_unknown_to_the_vocabulary():
 
 
 def test_nobody_to_evaluate():
-    with pytest.raises(ValueError, match=r"none of the 2 users has the 3 interactions .* has 2"):
+    with pytest.raises(ValueError, match=r"none of the 2 users has 3 interactions, .* has 2"):
         leave_one_out(interactions_of([list("ab"), list("a")]))
 
 
 def test_nobody_to_train_on():
-    with pytest.raises(ValueError, match=r"none of the 2 users has 2 left .* needs 4"):
+    with pytest.raises(ValueError, match=r"none of the 2 users has 2 left .* must have 4"):
         leave_one_out(interactions_of([list("abc"), list("def")]))
 
 

@@ -1,3 +1,4 @@
+import sys
 import time
 
 import numpy as np
@@ -17,7 +18,7 @@ NUM_ITEMS = 40
 
 
 class TinyModel(nn.Module):
-    """Two sources; a user is the mean of the items read, mixed by a matrix of the source."""
+    """A model with two sources; a user is the mean of the items, times a matrix per source."""
 
     sources = ("id", "text")
     num_items = NUM_ITEMS
@@ -52,7 +53,7 @@ def model():
 
 @pytest.fixture
 def dataset():
-    """30 users with 1 to 9 items, of which a model reads the last 5; some targets were seen."""
+    """30 users with 1 to 9 items; a model reads the last 5; some targets have been seen."""
     lengths = np.random.randint(1, 10, 30)
     rows = np.random.randint(1, NUM_ITEMS + 1, lengths.sum())
     offsets = np.concatenate([[0], lengths.cumsum()])
@@ -62,7 +63,7 @@ def dataset():
 
 
 def slow_ranks(model, dataset, exclude_seen=True):
-    """User by user, from the definition of the score, in float64."""
+    """Rank user by user in float64, from the definition of the score."""
     ranks = {"fused": [], "id": [], "text": []}
     tables = {s: model.tables[s].weight.double() for s in model.sources}
     for example in (dataset[index] for index in range(len(dataset))):
@@ -140,7 +141,7 @@ def test_a_part_of_the_users(model, dataset):
 
 
 def test_half_precision_is_ranked_in_float32(model, dataset):
-    """The scores of 1 and of its rival 2 differ by less than half precision can tell apart."""
+    """The scores of items 1 and 2 differ by less than half precision can represent."""
     for table in model.tables.values():
         table.weight.data.fill_(1.0)
         table.weight.data[2, 0] = 1.0 - 2**-8
@@ -169,7 +170,7 @@ def test_the_mode_is_kept_when_evaluation_fails(model, dataset):
 
 
 def test_leaving_eval_mode_goes_through_the_model(model, dataset, monkeypatch):
-    """A model may do more in `train` than set flags, such as forget what it remembers."""
+    """A model's `train` may do more than set flags, for example clear a cache."""
     calls = []
     train = model.train
     monkeypatch.setattr(model, "train", lambda mode=True: (calls.append(mode), train(mode))[1])
@@ -192,15 +193,17 @@ def test_progress_is_shown_when_it_takes_long(model, dataset, monkeypatch, capsy
     evaluate(model, dataset, batch_size=10, progress=False)
     assert "Evaluating" not in capsys.readouterr().err
     evaluate(model, dataset, batch_size=10)
+    assert "Evaluating" not in capsys.readouterr().err  # stderr is not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    evaluate(model, dataset, batch_size=10)
     assert "Evaluating" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"k": (10, 0)}, r"k=\(10, 0\) must name lengths in 1..40"),
-        ({"k": (10, 41)}, r"k=\(10, 41\) must name"),
-        ({"k": ()}, r"k=\(\) must name"),
+        ({"k": (10, 0)}, r"k=\(10, 0\) must have at least one cut-off, and none below 1"),
+        ({"k": ()}, r"k=\(\) must have"),
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )
@@ -217,13 +220,13 @@ def test_empty_dataset(model, dataset):
 
 def test_dataset_for_training(model):
     dataset = SequenceDataset(np.array([1, 2, 3]), np.array([0, 3]))
-    with pytest.raises(ValueError, match="gives no target_ids and no seen_ids"):
+    with pytest.raises(ValueError, match="has no target_ids and no seen_ids"):
         evaluate(model, dataset)
 
 
 def test_dataset_without_seen_items(model):
     examples = [{"item_ids": [1, 2], "target_ids": 3}]
-    with pytest.raises(ValueError, match="gives no seen_ids"):
+    with pytest.raises(ValueError, match="has no seen_ids"):
         rank_targets(model, examples)
     assert rank_targets(model, examples, exclude_seen=False)["fused"].shape == (1,)
 
@@ -231,7 +234,7 @@ def test_dataset_without_seen_items(model):
 @pytest.mark.parametrize(("rows", "target"), [([1, 41, 2], 3), ([1, 2, 3], 41)])
 def test_dataset_of_another_catalogue(model, rows, target):
     dataset = RankingDataset(np.array(rows), np.array([0, 3]), np.array([target]), ["ann"])
-    with pytest.raises(ValueError, match="holds item row 41, the model has 40 items"):
+    with pytest.raises(ValueError, match="has item row 41, but the model has 40 items"):
         evaluate(model, dataset)
     assert model.batches == []
 

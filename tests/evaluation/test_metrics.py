@@ -9,7 +9,7 @@ from odmt_sdk.evaluation.metrics import METRICS, hit_rate, mrr, ndcg, ranking_me
 
 
 def slow_metrics(ranks, k):
-    """From the definitions over a ranked list with one relevant item."""
+    """Compute metrics by definition, from a ranked list with one relevant item."""
     totals = dict.fromkeys(METRICS, 0.0)
     for rank in ranks:
         relevance = [1 if place == rank else 0 for place in range(1, k + 1)]

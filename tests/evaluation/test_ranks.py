@@ -8,21 +8,21 @@ from odmt_sdk.evaluation.ranks import _count_type, target_ranks
 
 
 def slow_ranks(queries, items, targets, excluded=None):
-    """Each user by itself: score, sort, look for the target from the end of those that tie."""
+    """For each user: score, sort, and find the target, ranked last among ties."""
     found = []
     for index, (query, target) in enumerate(zip(queries, targets.tolist(), strict=True)):
         barred = {0, *([] if excluded is None else list(map(int, excluded[index])))} - {target}
         scored = [
             (float(query @ items[r]), r == target, r) for r in range(len(items)) if r not in barred
         ]
-        scored.sort(key=lambda entry: (-entry[0], entry[1]))  # the target after its equals
+        scored.sort(key=lambda entry: (-entry[0], entry[1]))  # the target after its ties
         found.append([row for _, _, row in scored].index(target) + 1)
     return torch.tensor(found)
 
 
 @st.composite
 def problems(draw):
-    """Vectors of small whole numbers, whose inner products are exact and often tie."""
+    """Draw vectors of small integers, whose inner products are exact and often tie."""
     num_queries, num_items, width = (
         draw(st.integers(1, 9)),
         draw(st.integers(1, 14)),
@@ -84,7 +84,7 @@ def test_closed_form():
 
 
 def test_a_target_ties_with_its_double():
-    """Computed apart from the product, the target's score would differ in its last digit."""
+    """A target's score computed separately from the product could differ in the last digit."""
     queries, items = torch.randn(128, 100), torch.randn(257, 100)
     items[65:129] = items[1:65]
     targets = (queries @ items[1:65].T).argmax(1) + 1
@@ -136,7 +136,7 @@ def test_order_of_items_does_not_matter():
 
 def test_half_precision_is_scored_in_float32():
     items = torch.tensor([[0.0, 0.0], [256.0, 1.0], [256.0, 0.0]], dtype=torch.bfloat16)
-    queries = torch.ones(1, 2, dtype=torch.bfloat16)  # 257 is no bfloat16 number
+    queries = torch.ones(1, 2, dtype=torch.bfloat16)  # 257 cannot be represented in bfloat16
     assert target_ranks(queries, items, torch.tensor([1])).tolist() == [1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert target_ranks(queries, items.float(), torch.tensor([1])).tolist() == [1]
@@ -178,7 +178,7 @@ def test_finite_scores_whose_sum_is_not():
         ({"item_vectors": torch.ones(1, 2)}, ValueError, "item_vectors has 1 rows"),
         ({"item_vectors": torch.ones(5, 4)}, ValueError, "2 wide and item_vectors 4"),
         ({"item_vectors": torch.ones(5, 2).long()}, TypeError, "item_vectors holds torch.int64"),
-        ({"targets": torch.tensor([1])}, ValueError, r"shape \(1,\), 3 queries"),
+        ({"targets": torch.tensor([1])}, ValueError, r"shape \(1,\), but 3 queries"),
         ({"targets": torch.tensor([1, 2, 0])}, ValueError, "row 0, outside 1..4"),
         ({"targets": torch.tensor([1, 2, 5])}, ValueError, "row 5, outside 1..4"),
         ({"targets": torch.ones(3)}, TypeError, "targets hold torch.float32"),

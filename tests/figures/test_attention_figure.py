@@ -1,4 +1,4 @@
-"""The figure of what an item's sources read."""
+"""The attention figure."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from toys import MyModel, toy_model
 from odmt_sdk import ItemFeatures, ODMTConfig, ODMTWrapper
 from odmt_sdk.figures.attention import draw_attention
 from odmt_sdk.figures.patch_grid import as_seen, patch_grid
-from odmt_sdk.items.tiny_encoders import tiny_image_encoder, tiny_text_encoder
+from odmt_sdk.toy_shop.tiny_encoders import tiny_image_encoder, tiny_text_encoder
 
 TEXTS = ["red mug", "blue tea-pot, gift-boxed"]
 
@@ -27,7 +27,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
-    """Two items: 4 and 10 text tokens, 1 + 3 x 3 image tokens, audio of 2; item "c" lacks all."""
+    """Items with 4 and 10 text, 1 + 3 x 3 image and 2 audio tokens; item "c" has no content."""
     torch.manual_seed(0)
     return wrap(
         ItemFeatures.from_tensors(
@@ -51,7 +51,7 @@ def attention(model, item):
 
 
 def heat_maps(figure):
-    """Opacity (rows, columns) of every heat map, in the order of the readers."""
+    """Return the opacity (rows, columns) of every heat map, in the order of the sources."""
     arrays = [image.get_array() for image in figure.axes[0].images]
     return [np.asarray(a)[..., 3] for a in arrays if a.shape[-1] == 4]
 
@@ -71,14 +71,14 @@ def test_the_first_row_of_patches_is_drawn_at_the_top(model):
     figure = draw_attention(model, "a")
     left, right, bottom, top = figure.axes[0].images[0].get_extent()
     assert left < right
-    assert top < bottom  # inches from the top
+    assert top < bottom  # positions in inches from the top
     assert figure.axes[0].images[0].origin == "upper"
 
 
 def test_words_carry_what_is_read_of_them(model, tokenizer):
     figure = draw_attention(model, "a", text=TEXTS[0], tokenizer=tokenizer)
     shown = texts(figure)
-    assert shown.count("mug") == 4  # once for each reader
+    assert shown.count("mug") == 4  # once per source
     weights = attention(model, "a")
     for reader in ("id", "text", "image", "audio"):
         percent = 100 * weights[reader]["text"][0].mean(0)
@@ -105,7 +105,7 @@ def test_an_item_without_content_says_so(model):
     assert "no picture" in shown
     assert "no text: a learned token stands in" in shown
     assert "no audio: a learned token stands in" in shown
-    assert "100 %" in shown  # the ID reads itself alone
+    assert "100 %" in shown  # the ID attends only to itself
 
 
 @pytest.mark.parametrize("size", [(40, 40), (40, 60), (60, 40), (20, 90)])
@@ -131,7 +131,7 @@ def test_long_texts_are_written_in_lines(tokenizer):
     features = ItemFeatures.from_tensors(text=torch.randn(3, 62, 5))
     figure = draw_attention(wrap(features), 1, text=text, tokenizer=tokenizer)
     check_readable(figure)
-    assert texts(figure).count("mug") == 2 * 60  # read by "id" and "text"
+    assert texts(figure).count("mug") == 2 * 60  # for the sources "id" and "text"
 
 
 def test_one_token_for_the_whole_picture():
@@ -157,15 +157,15 @@ def test_the_grid():
 
 
 def test_the_picture_is_shown_as_the_encoder_saw_it():
-    from transformers import ViTImageProcessor
+    from transformers import CLIPImageProcessor
 
     picture = Image.new("RGB", (100, 50), (200, 30, 30))
-    picture.paste((30, 30, 200), (0, 0, 25, 50))  # what a square in the middle leaves out
+    picture.paste((30, 30, 200), (0, 0, 25, 50))  # outside the centre crop
     assert as_seen(picture, None).size == (100, 50)
     whole = np.asarray(as_seen(picture, tiny_image_encoder()[1]))
     assert whole.shape == (64, 64, 3)
     assert np.abs(whole[32, 5].astype(int) - (30, 30, 200)).max() <= 2
-    cutting = ViTImageProcessor(
+    cutting = CLIPImageProcessor(
         size={"shortest_edge": 32},
         do_center_crop=True,
         crop_size={"height": 32, "width": 32},
@@ -201,5 +201,5 @@ def test_models_that_read_nothing_are_refused(tmp_path):
         draw_attention(toy_model(fusion="id"), "item-1")
     toy_model().save_pretrained(tmp_path / "adapter")
     loaded = ODMTWrapper.from_pretrained(tmp_path / "adapter", backbone=MyModel())
-    with pytest.raises(ValueError, match="this model has no item features to read"):
+    with pytest.raises(ValueError, match="this model has no item features"):
         draw_attention(loaded, "item-1")

@@ -1,4 +1,4 @@
-"""What each source adds to a recommendation: the numbers, and the figure that shows them."""
+"""Contributions of sources to recommendations: the numbers and the figure."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from PIL import Image
 from toys import toy_model
 
 from odmt_sdk.figures.canvas import HIT
-from odmt_sdk.figures.contributions import contributions, draw_contributions
+from odmt_sdk.figures.score_contributions import contributions, draw_contributions
 
 HISTORY = ["item-3", "item-1", "item-4"]
 
@@ -20,7 +20,7 @@ def model():
 
 
 def bars(figure):
-    """Source -> (left end, width) of each row's part."""
+    """Return source -> (left end, width) of its segment in each row."""
     return {
         container.get_label(): [(bar.get_x(), bar.get_width()) for bar in container]
         for container in figure.axes[1].containers
@@ -44,6 +44,19 @@ def test_a_share_is_an_inner_product_of_the_source_alone(model):
     for source, part in split.parts.items():
         expected = (user[source][0] * items[source][8]).sum() / 3  # row 8 is item-7
         torch.testing.assert_close(part[0], expected)
+
+
+def test_weights_of_sources_scale_the_shares(model):
+    weights = {"id": 0.0, "text": 3.0}
+    found = model.recommend([HISTORY], k=5, source_weights=weights)
+    split = contributions(model, HISTORY, found.item_ids[0], source_weights=weights)
+    plain = contributions(model, HISTORY, found.item_ids[0])
+    torch.testing.assert_close(split.scores, torch.tensor(found.scores[0]))
+    assert split.ranks["fused"].tolist() == [1, 2, 3, 4, 5]
+    assert not split.parts["id"].any()
+    torch.testing.assert_close(split.parts["text"], plain.parts["text"] * 3 * 3 / 4)
+    torch.testing.assert_close(split.parts["image"], plain.parts["image"] * 3 / 4)
+    assert torch.equal(split.ranks["id"], plain.ranks["id"])
 
 
 def test_above_average_takes_the_catalogues_mean_away_and_keeps_the_order(model):
@@ -148,7 +161,7 @@ def test_a_model_of_one_source_has_one_bar():
     [
         ({"history": []}, "history 0 is empty"),
         ({"history": ["film-9"]}, "history 0: .*film-9"),
-        ({"k": 0}, "k=0 must lie in 1..12"),
+        ({"k": 0}, "k=0 must be at least 1"),
         ({"max_history": 0}, "max_history=0 must be at least 1"),
         ({"next_item": "film-9"}, "film-9"),
     ],

@@ -1,4 +1,4 @@
-"""The map of items: its mathematics against slow twins, and what it shows."""
+"""The item map: its mathematics compared with slow references, and its content."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_the_plane_is_the_same_in_every_run_and_survives_equal_items():
 
 
 def test_neighbours_equal_a_slow_twin_and_do_not_depend_on_length():
-    embeddings = torch.randn(700, 3)  # more than are compared at once
+    embeddings = torch.randn(700, 3)  # more than are compared at a time
     labels = [i % 4 for i in range(700)]
     same = 0
     for i in range(700):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from figure_checks import canvas
 
+from odmt_sdk.figures.canvas import source_colours
 from odmt_sdk.figures.learning_curves import draw_learning_curves
 
 
@@ -34,7 +35,7 @@ def log(epochs=4, distillation_weight=0.5):
 
 
 def curves(axes):
-    """Label -> its points."""
+    """Return label -> points."""
     lines = axes.get_legend_handles_labels()
     return {
         label: list(zip(*line.get_data(), strict=True)) for line, label in zip(*lines, strict=True)
@@ -64,6 +65,15 @@ def test_a_source_has_one_colour_in_all_panels():
     colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
     assert colours[0]["id"] == colours[1]["id"] == colours[2]["id"]
     assert colours[0]["text"] == colours[2]["text"] != colours[0]["id"]
+
+
+def test_colours_follow_the_order_of_the_model():
+    entry = {f"cross_entropy/{source}": 5.0 for source in ("id", "image", "text")}
+    metrics = {f"eval_{source}ndcg@10": 0.1 for source in ("", "id/", "text/", "image/")}
+    figure = draw_learning_curves([{"epoch": 1, **entry}, {"epoch": 1, **metrics}])
+    lines = figure.axes[1].get_lines()
+    drawn = {line.get_label(): line.get_color() for line in lines}
+    assert drawn == source_colours(("id", "text", "image"))
 
 
 def test_distillation_that_never_counts_is_left_out():

@@ -1,4 +1,4 @@
-"""The picture of histories and recommendations: what it shows, and that it leaves no trace."""
+"""The recommendations figure: its content, and that it changes no global state."""
 
 import io
 import subprocess
@@ -21,7 +21,7 @@ def texts(figure):
 
 
 def frames(figure):
-    """Line style and place in inches of every green frame."""
+    """Return line style and position in inches of every green frame."""
     return [
         (patch.get_linestyle(), patch.get_xy())
         for patch in figure.axes[0].patches
@@ -30,19 +30,19 @@ def frames(figure):
 
 
 def canvas(figure):
-    """The figure as it looks, height x width x RGB."""
+    """Return the rendered figure (height, width, RGB)."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
 def middle(figure, left, top):
-    """Colour in the middle of the tile whose corner lies at (left, top) inches."""
+    """Return the colour in the middle of the tile with its corner at (left, top) inches."""
     seen = canvas(figure)
     return tuple(seen[round((top + TILE / 2) * figure.dpi), round((left + TILE / 2) * figure.dpi)])
 
 
 def corners(figure):
-    """Places of all tiles in inches, in the order they were drawn."""
+    """Return the positions of all tiles in inches, in drawing order."""
     return [patch.get_xy() for patch in figure.axes[0].patches if patch.get_fill()]
 
 
@@ -78,7 +78,7 @@ def test_the_item_that_came_next_is_framed_where_it_was_found():
     figure = draw_recommendations([[1, 2]], [[3, 4, 5]], scores=[[3, 2, 1]], next_items=[4])
     (dashed, bought), (solid, found) = frames(figure)
     assert (dashed, solid) == ("--", "-")
-    assert bought == corners(figure)[2]  # behind the two items of the history
+    assert bought == corners(figure)[2]  # after the two items of the history
     assert found == corners(figure)[4]
     assert texts(figure).count("came next") == 1
     assert "2   2.00   hit" in texts(figure)
@@ -161,7 +161,7 @@ def test_missing_and_broken_pictures_are_grey_tiles(picture):
 
 
 def inside(figure):
-    """A pixel of the first tile, away from its text."""
+    """Return a pixel of the first tile, away from its text."""
     left, top = corners(figure)[0]
     return round((top + 0.1) * figure.dpi), round((left + 0.1) * figure.dpi)
 

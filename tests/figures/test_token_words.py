@@ -1,9 +1,9 @@
-"""Which words the tokens of a text stand for."""
+"""Mapping tokens to words."""
 
 import pytest
 
 from odmt_sdk.figures.token_words import TokenWord, given_words, numbered_words, words_of_text
-from odmt_sdk.items.tiny_encoders import tiny_text_encoder
+from odmt_sdk.toy_shop.tiny_encoders import tiny_text_encoder
 
 TEXT = "Red mug, gift-boxed"
 
@@ -15,7 +15,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def pieces():
-    """A tokenizer that cuts words into pieces, as BERT's does."""
+    """A tokenizer that splits words into pieces, like BERT's."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

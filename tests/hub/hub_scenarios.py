@@ -1,9 +1,10 @@
 # ruff: noqa: E402
-"""What users do with the Hub, against a server on loopback; run by `test_hub` in its own process.
+"""Typical uses of the Hub, with a local server; `test_hub` runs them in a separate process.
 
-The environment is set before huggingface_hub is imported, which reads it once.
+The environment must be set before huggingface_hub is imported, because it is read only once.
 """
 
+import functools
 import json
 import os
 import re
@@ -20,12 +21,14 @@ SERVER = HubServer()
 os.environ["HF_ENDPOINT"] = SERVER.url
 os.environ["HF_HUB_ETAG_TIMEOUT"] = "1"
 os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = "2"
-os.environ["HF_HUB_DISABLE_XET"] = "1"  # the server keeps large files in the usual way
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # the server supports only LFS
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("HF_HUB_OFFLINE", None)
 
+import huggingface_hub
 import pytest
 import torch
+from pages import code_blocks, newcomer_folder, run_blocks, train_one_epoch
 from toys import MyModel, toy_features, toy_model, toy_split
 from transformers import TrainingArguments
 
@@ -80,7 +83,7 @@ def test_round_trip_to_a_fresh_process_elsewhere(tmp_path):
         "items.json",
         "model.safetensors",
     }
-    assert SERVER.uploaded  # the weights went apart from the commit
+    assert SERVER.uploaded  # the weights were uploaded separately from the commit
     card = SERVER.files("me/adapter")["README.md"].decode()
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert "ODMTWrapper.from_pretrained('me/adapter')" in snippet
@@ -113,7 +116,7 @@ class TestAccess:
         assert same(model, load(token="hf_me"))
 
     def test_without_a_token_nothing_is_pushed(self):
-        with pytest.raises(AdapterError, match="the Hub does not know you: check the name; if it"):
+        with pytest.raises(AdapterError, match="the Hub rejected the login: check the name; if it"):
             toy_model().push_to_hub("me/adapter", token=False)
         assert not SERVER.repositories
 
@@ -121,7 +124,7 @@ class TestAccess:
         toy_model().push_to_hub("me/adapter", token="hf_me")
         before = dict(SERVER.files("me/adapter"))
         with pytest.raises(
-            AdapterError, match="the token does not allow it: pass token= of an acc"
+            AdapterError, match="the token does not permit it: pass token= of an acc"
         ):
             toy_model().push_to_hub("me/adapter", token="hf_other")
         assert SERVER.files("me/adapter") == before
@@ -134,9 +137,7 @@ class TestAccess:
 
 class TestWhatIsNotThere:
     def test_repository(self):
-        with pytest.raises(
-            AdapterError, match="cannot load 'me/nothing', of which there is no folder"
-        ):
+        with pytest.raises(AdapterError, match="cannot load 'me/nothing', and there is no folder"):
             load("me/nothing", token="hf_me")
 
     def test_revision(self):
@@ -151,7 +152,7 @@ class TestWhatIsNotThere:
         with pytest.raises(AdapterError, match="a file of the adapter is not in the repository"):
             load("me/other")
         SERVER.add_files("me/other", {"config.json": b'{"model_type": "bert"}'})
-        with pytest.raises(AdapterError, match="is no adapter of odmt-sdk"):
+        with pytest.raises(AdapterError, match="is not an adapter of odmt-sdk"):
             load("me/other")
 
     def test_one_file(self):
@@ -212,13 +213,20 @@ class TestTheConnection:
         model = toy_model(Large(), share_backbone=True)
         model.push_to_hub("me/adapter", token="hf_me")
         SERVER.faults.append(Fault("GET .*/model.safetensors", cut_after=11 << 20))
-        assert same(model, load(backbone=Large()))
+        try:
+            loaded = load(backbone=Large())
+        except AdapterError as error:
+            # huggingface_hub 1 leaves a cut download to the next call, which goes on with it
+            assert huggingface_hub.__version__.startswith("1.")
+            assert "the connection to the Hub failed: try again" in str(error)  # noqa: PT017
+            loaded = load(backbone=Large())
+        assert same(model, loaded)
         resumed = [r for r in SERVER.requests if re.search(r"model.safetensors bytes=[1-9]\d+-", r)]
         assert len(resumed) == 1
 
     def test_offline_from_the_cache(self):
         model = toy_model()
-        with pytest.raises(AdapterError, match="it was not downloaded before"):
+        with pytest.raises(AdapterError, match="it has not been downloaded before"):
             load(local_files_only=True)
         model.push_to_hub("me/adapter", token="hf_me")
         load()
@@ -247,22 +255,22 @@ class TestTheConnection:
 
     def test_server_errors_when_pushing(self):
         SERVER.faults.append(Fault("POST .*/commit/", status=500))
-        with pytest.raises(AdapterError, match="the Hub did not do it: try again later"):
+        with pytest.raises(AdapterError, match="the Hub could not process the request: try again"):
             toy_model().push_to_hub("me/adapter", token="hf_me")
         assert set(SERVER.files("me/adapter")) == {".gitattributes"}
 
     def test_slow_answers_are_waited_for(self):
         model = toy_model()
         model.push_to_hub("me/adapter", token="hf_me")
-        SERVER.faults.append(Fault("HEAD", delay=1.5))  # longer than the time-out
+        SERVER.faults.append(Fault("HEAD", delay=1.5))  # longer than the timeout
         assert same(model, load())
         assert not SERVER.faults
 
     def test_nobody_answers(self, monkeypatch):
         toy_model().push_to_hub("me/adapter", token="hf_me")
-        url = "http://127.0.0.1:9"  # the port of nothing
+        url = "http://127.0.0.1:9"  # nothing listens on this port
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-        with pytest.raises(AdapterError, match="cannot make the repository 'me/adapter'"):
+        with pytest.raises(AdapterError, match="cannot create the repository 'me/adapter'"):
             toy_model().push_to_hub("me/adapter", token="hf_me")
 
 
@@ -295,7 +303,7 @@ class TestStrangers:
         config["files"]["model"] = [name]
         SERVER.add_files("me/adapter", {"config.json": json.dumps(config).encode()})
         SERVER.requests.clear()
-        with pytest.raises(AdapterError, match="which is no such file"):
+        with pytest.raises(AdapterError, match="which is not a valid name"):
             load()
         assert all("config.json" in request for request in SERVER.requests)
 
@@ -334,7 +342,7 @@ def test_a_trainer_pushes(tmp_path):
         for name in SERVER.files("me/trained")
         if not name.endswith(("json", "tensors", "md", "attributes"))
     ]
-    assert len(SERVER.repositories["me/trained"].commits) >= 3  # while training, and in the end
+    assert len(SERVER.repositories["me/trained"].commits) >= 3  # during training and at the end
     with pytest.raises(ValueError, match="the model card has no place for finetuned_from"):
         trainer.push_to_hub(finetuned_from="me/other")
 
@@ -378,3 +386,29 @@ def test_the_pretrained_adapters_are_pushed(capsys, monkeypatch):
         pulled = ODMTWrapper.from_pretrained(f"me/odmt-{name}")
         histories = [shipped.vocabulary.item_ids[i : i + 5] for i in range(0, 100, 5)]
         assert pulled.recommend(histories, k=20) == shipped.recommend(histories, k=20)
+
+
+def test_the_page_on_sharing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    model = toy_model(SASRec(8))
+    model.push_to_hub("me/my-adapter", revision="v1.0")
+    model.push_to_hub("me/films")
+    names = {
+        "model": model,
+        "MyModel": functools.partial(SASRec, 8),
+        "ODMTWrapper": ODMTWrapper,
+        "books": toy_features(item_ids=[f"book-{i}" for i in range(12)]),
+    }
+    run_blocks(code_blocks("docs/sharing.md"), names)
+    assert "book-3" in names["model"].vocabulary
+    assert names["model"].card.license == "apache-2.0"
+
+
+def test_the_page_on_pretrained_adapters(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    monkeypatch.chdir(newcomer_folder(tmp_path / "work", "my-film"))
+    train_one_epoch(monkeypatch)
+    names = run_blocks(code_blocks("docs/pretrained.md"), {})
+    assert names["result"].test["ndcg@10"] >= 0
+    assert SERVER.repositories["me/my-films-content"].private

@@ -1,7 +1,7 @@
-"""A small server that speaks the protocol of the Hugging Face Hub, on loopback, for tests.
+"""A small local server with the protocol of the Hugging Face Hub, for tests.
 
-It keeps everything in memory and knows two accounts. `huggingface_hub` talks to it unmodified, with
-`HF_ENDPOINT` set to `HubServer().url`.
+It keeps everything in memory and has two accounts. The unmodified `huggingface_hub` uses it if
+`HF_ENDPOINT` is set to `HubServer().url`.
 """
 
 import base64
@@ -11,11 +11,11 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import sleep  # a test may shorten the waiting of others
+from time import sleep  # tests may patch time.sleep
 from urllib.parse import parse_qs, unquote, urlsplit
 
 ACCOUNTS = {"hf_me": "me", "hf_other": "other"}  # token -> name
-LFS_FROM = 2000  # bytes from which a file is uploaded apart from its commit
+LFS_FROM = 2000  # files of at least this many bytes are uploaded separately
 
 
 @dataclass
@@ -31,11 +31,11 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next requests whose method and path match."""
+    """A fault in the next requests with a matching method and path."""
 
     pattern: str
-    status: int = 0  # answer with this
-    cut_after: int = -1  # send so many bytes of a file, then close
+    status: int = 0  # status to answer with
+    cut_after: int = -1  # close the connection after this many bytes of a file
     delay: float = 0.0  # seconds before answering
     times: int = 1
 
@@ -67,7 +67,7 @@ class HubServer:
         return repository.commits[repository.commit(revision)]
 
     def add_files(self, repo_id: str, files: dict[str, bytes | None], private=False) -> str:
-        """Commit to the main branch; None removes a file."""
+        """Commit files to the main branch; None deletes a file."""
         repository = self.repositories.setdefault(
             repo_id, Repository(private, {"main": "0" * 40}, {"0" * 40: {}})
         )
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _repository(self, repo, *, write=False):
-        """The repository if the account may see or change it; else answers and returns None."""
+        """Return the repository if the account has access; else send an error and return None."""
         repository = self.server_state.repositories.get(repo)
         mine = self.account == repo.split("/")[0]
         if repository is None or (repository.private and not mine):

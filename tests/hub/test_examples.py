@@ -1,4 +1,4 @@
-"""The examples on saving and transfer run."""
+"""The examples for saving and transfer run."""
 
 import runpy
 from pathlib import Path

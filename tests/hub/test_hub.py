@@ -1,4 +1,4 @@
-"""The Hub: the scenarios of `hub_scenarios`, in a process whose Hub is a server on loopback."""
+"""Runs `hub_scenarios` in a process that uses a local server as the Hub."""
 
 import os
 import re

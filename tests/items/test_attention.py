@@ -1,10 +1,10 @@
-"""The attention that is shown is the attention that the forward pass computes."""
+"""The reported attention equals the attention of the forward pass."""
 
 import pytest
 import torch
 
-from odmt_sdk.items.encoder import ItemEncoder
-from odmt_sdk.items.modality import ModalityTokens
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.items.item_encoder import ItemEncoder
 from odmt_sdk.transformer import SelfAttention
 
 LENGTHS = {"text": (4, 2, 0), "image": (3, 0, 3)}
@@ -31,12 +31,12 @@ def features():
 
 
 def joined(weights):
-    """(U, H, T) in the order of the tokens."""
+    """Concatenate weights (U, H, T) in token order."""
     return torch.cat([weights["text"], weights["image"], weights["id"]], dim=-1)
 
 
 def test_weights_equal_an_independent_softmax_over_projected_keys(encoder, features):
-    """Head by head and query by query, with keys projected, on what reaches the last block."""
+    """Compute each head and query separately, with projected keys, from the last block's input."""
     seen = {}
     last = encoder.blocks[-1]
     read = last.read
@@ -74,7 +74,7 @@ def test_weights_add_up_to_one_and_absent_tokens_have_none(encoder, features):
         torch.testing.assert_close(joined(weights).sum(-1), torch.ones(3, 2))
         for name in ("text", "image"):
             for item, length in enumerate(LENGTHS[name]):
-                # a reader without tokens of its own reads the learned one in their place
+                # a source without tokens uses the learned token instead
                 first = 1 if reader == name and length == 0 else length
                 assert not weights[name][item, :, first:].any()
                 assert bool((weights[name][item, :, :first] > 0).all())

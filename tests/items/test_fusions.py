@@ -1,15 +1,15 @@
-"""What every fusion has to do: scale, absent tokens, gradients, saving, growing."""
+"""The contract of every fusion: scale, missing tokens, gradients, saving, growing."""
 
 import pytest
 import torch
 from toys import MyModel, toy_features, toy_model
 
 from odmt_sdk import ItemFeatures, ODMTConfig, ODMTWrapper
-from odmt_sdk.items.fusion import GrowingItemEmbedder, build_item_encoder
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.items.embedder import GrowingItemEmbedder, build_item_encoder
 from odmt_sdk.items.fusions.content import ContentHead
 from odmt_sdk.items.fusions.summed import SumFusion
 from odmt_sdk.items.fusions.vectors import ItemVectors
-from odmt_sdk.items.modality import ModalityTokens
 
 WIDTHS = {"text": 6, "image": 5}
 SOURCES = {
@@ -127,7 +127,7 @@ def test_trains_saves_and_loads(fusion, tmp_path):
 def test_items_can_be_added(fusion):
     model = toy_model(fusion=fusion).eval()
     if fusion in OF_IDS_ALONE:
-        with pytest.raises(ValueError, match="knows items by their IDs alone"):
+        with pytest.raises(ValueError, match="represents items only by their IDs"):
             model.add_items(toy_features(1, item_ids=["new"]))
         return
     old = {source: values.clone() for source, values in model.encode_catalogue().items()}
@@ -159,7 +159,9 @@ def test_unseen_ids_count_as_unknown_outside_training(fusion):
 
 @pytest.mark.parametrize("fusion", sorted(set(SOURCES) - {"only:text"}))
 def test_without_content(fusion):
-    model = ODMTWrapper(MyModel(), config=ODMTConfig(fusion=fusion), vocabulary="abcd")
+    model = ODMTWrapper(
+        MyModel(), config=ODMTConfig(fusion=fusion), vocabulary=["a", "b", "c", "d"]
+    )
     assert model(torch.tensor([[1, 2, 3]])).loss.isfinite()
     assert len(model.recommend([["a"]], k=2).item_ids[0]) == 2
 
@@ -228,7 +230,9 @@ def test_an_ensemble_has_as_many_copies_as_odmt_has_sources():
 
 
 def test_only_names_a_modality_that_is_there():
-    with pytest.raises(ValueError, match="fusion='only:audio' reads 'audio', the features have"):
+    with pytest.raises(
+        ValueError, match="fusion='only:audio' reads 'audio', but the features have"
+    ):
         make("only:audio")
     with pytest.raises(ValueError, match="fusion='sum:text' is not registered"):
         make("sum:text")
@@ -239,5 +243,5 @@ def test_only_names_a_modality_that_is_there():
 def test_a_fusion_says_how_it_combines():
     features = ItemFeatures.from_tensors(text=torch.randn(3, 2, 4)).gather(torch.tensor([1]))
     bare = ItemVectors(num_items=2, hidden_size=8, modality_widths={"text": 4})
-    with pytest.raises(NotImplementedError, match="ItemVectors does not say how it combines"):
+    with pytest.raises(NotImplementedError, match="ItemVectors must define combine"):
         bare(torch.tensor([1]), features)

@@ -13,14 +13,14 @@ from odmt_sdk.losses.distillation import (
 
 
 def from_logits(student, teacher, temperature, log_multiplicity=None):
-    """The loss of a student under a teacher given by its logits."""
+    """Compute the loss of a student with a teacher given by its logits."""
     p = softened_logits(teacher, temperature, log_multiplicity).softmax(-1)
     normaliser = softened_logits(student, temperature, log_multiplicity).logsumexp(-1)
     return distillation_loss(student, p, normaliser, temperature=temperature)
 
 
 def twin(student, teacher, temperature, multiplicity):
-    """Every candidate written out as often as it counts."""
+    """Reference: repeat every candidate as often as it counts."""
     losses = []
     for row in range(len(student)):
         columns = [c for c in range(student.shape[1]) for _ in range(int(multiplicity[row, c]))]

@@ -1,4 +1,4 @@
-"""The in-batch softmax against a twin that takes every slot as a candidate."""
+"""The in-batch softmax compared with a reference in which every position is a candidate."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_equals_the_slot_by_slot_loss(rows):
 
 
 def test_closed_form():
-    # two users without common items: each label against itself and the two items of the other
+    # two users without common items: the candidates are the label and the other user's two items
     item_ids = torch.tensor([[1, 2], [3, 4]])
     candidates = in_batch_candidates(item_ids, item_ids != 0)
     loss = in_batch_cross_entropy(
@@ -78,7 +78,7 @@ def test_the_order_of_users_does_not_matter(rows, random):
     def loss(rows):
         item_ids = left_padded(rows)
         candidates = in_batch_candidates(item_ids, item_ids != 0)
-        before = item_ids[:, :-1][candidates.valid]  # a logit that depends on the items alone
+        before = item_ids[:, :-1][candidates.valid]  # a logit that depends only on the items
         logits = torch.sin(before[:, None] * 3.0 + candidates.item_ids)
         return in_batch_cross_entropy(logits, candidates.labels, candidates.log_multiplicity).loss
 
@@ -92,6 +92,33 @@ def test_padding_on_the_right_is_the_same_as_on_the_left():
     a, b = in_batch_candidates(left, left != 0), in_batch_candidates(right, right != 0)
     assert torch.equal(a.labels, b.labels)
     assert torch.equal(a.log_multiplicity, b.log_multiplicity)
+
+
+@given(sequences, st.randoms(use_true_random=False), st.booleans())
+def test_padding_anywhere_is_the_same_as_on_the_left(rows, random, last_only):
+    left = left_padded(rows)
+    length = left.shape[1] + 2
+    scattered = torch.zeros(len(rows), length, dtype=torch.int32)
+    for user, row in enumerate(rows):
+        scattered[user, sorted(random.sample(range(length), len(row)))] = torch.tensor(row).int()
+    expected = in_batch_candidates(left, left != 0, last_only=last_only)
+    # row 0 is padding, regardless of the mask
+    for mask in (scattered != 0, torch.ones_like(scattered)):
+        found = in_batch_candidates(scattered, mask, last_only=last_only)
+        for name in ("item_ids", "labels", "users", "log_counts", "log_multiplicity"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        inputs = [items[:, :-1].flatten() for items in (scattered, left)]
+        read, wanted = inputs[0][found.positions], inputs[1][expected.positions]
+        assert torch.equal(read.long(), wanted)
+
+
+def test_parts_of_the_positions_put_together_are_all():
+    item_ids = torch.tensor([[1, 2, 3, 1], [0, 2, 4, 5]])
+    whole = in_batch_candidates(item_ids, item_ids != 0)
+    parts = [whole.part(start, 2) for start in range(0, 5, 2)]
+    assert [len(part.labels) for part in parts] == [2, 2, 1]
+    together = torch.cat([part.log_multiplicity for part in parts])
+    assert torch.equal(together, whole.log_multiplicity)
 
 
 def test_gradient():

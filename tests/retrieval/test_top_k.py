@@ -9,12 +9,14 @@ INFINITY = float("inf")
 
 
 def slow_top_k(queries, items, k, excluded=None, allowed=None):
-    """Each query by itself, by sorting all its candidates."""
+    """Sort all candidates of each query."""
     scores, rows = [], []
     for index, query in enumerate(queries):
         barred = {0, *([] if excluded is None else excluded[index].tolist())}
-        if allowed is not None:
+        if allowed is not None and allowed.dtype is torch.bool:
             barred |= set((~allowed).nonzero()[:, 0].tolist())
+        elif allowed is not None:
+            barred |= set(range(len(items))) - set(allowed[index].tolist())
         scored = [
             (-float(query @ items[row]), row) for row in range(len(items)) if row not in barred
         ]
@@ -26,7 +28,7 @@ def slow_top_k(queries, items, k, excluded=None, allowed=None):
 
 @given(st.data())
 def test_equal_to_sorting_each_query(data):
-    """Small whole numbers: inner products are exact and often tie."""
+    """Vectors of small integers, whose inner products are exact and often tie."""
     draw = data.draw
     num_queries, num_items, width = (
         draw(st.integers(1, 7)),
@@ -38,7 +40,8 @@ def test_equal_to_sorting_each_query(data):
     queries = torch.randint(-1, 2, (num_queries, width)).to(dtype)
     items = torch.randint(-2, 3, (num_items + 1, width)).to(dtype)
     excluded = torch.randint(0, num_items + 1, (num_queries, draw(st.integers(0, 8))))
-    allowed = draw(st.sampled_from([None, torch.rand(num_items + 1) < 0.5]))
+    for_each = torch.randint(0, num_items + 1, (num_queries, draw(st.integers(0, 8))))
+    allowed = draw(st.sampled_from([None, torch.rand(num_items + 1) < 0.5, for_each]))
     k, block_size = draw(st.integers(1, 20)), draw(st.integers(1, 120))
     expected = slow_top_k(queries, items, k, excluded, allowed)
     found = top_k_rows(queries, items, k, excluded=excluded, allowed=allowed, block_size=block_size)
@@ -114,7 +117,7 @@ def test_order_of_items_does_not_matter():
 
 def test_half_precision_is_scored_in_float32():
     items = torch.tensor([[0.0, 0.0], [256.0, 0.0], [256.0, 1.0]], dtype=torch.bfloat16)
-    queries = torch.ones(1, 2, dtype=torch.bfloat16)  # 257 is no bfloat16 number
+    queries = torch.ones(1, 2, dtype=torch.bfloat16)  # 257 cannot be represented in bfloat16
     scores, rows = top_k_rows(queries, items, 2)
     assert rows.tolist() == [[2, 1]]
     assert scores.tolist() == [[257.0, 256.0]]
@@ -156,6 +159,9 @@ def test_scores_that_are_not_finite(value):
         ({"excluded": [[1], [2], [9]]}, ValueError, "row 9, outside 0..4"),
         ({"allowed": torch.ones(5)}, ValueError, "allowed is torch.float32"),
         ({"allowed": torch.ones(4).bool()}, ValueError, r"torch.bool of shape \(4,\)"),
+        ({"allowed": [[1]]}, ValueError, r"allowed has shape \(1, 1\), 3 queries need"),
+        ({"allowed": [[1], [], [9]]}, ValueError, "allowed holds row 9, outside 0..4"),
+        ({"k": 2.5}, TypeError, "k=2.5 must be a whole number"),
         ({"block_size": 0}, ValueError, "block_size=0"),
     ],
 )

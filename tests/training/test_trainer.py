@@ -1,4 +1,4 @@
-"""Training through transformers.Trainer."""
+"""Training with transformers.Trainer."""
 
 import math
 import os
@@ -90,6 +90,11 @@ def test_checkpoints_are_adapters(tmp_path):
     assert not list(tmp_path.rglob("training_args.bin"))
 
 
+def check_same_weights(model, other):
+    for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
 class StopAt(TrainerCallback):
     def __init__(self, epoch):
         self.epoch = epoch
@@ -116,14 +121,68 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path):
     resumed = start("resumed")
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step
-    for (name, a), b in zip(
-        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
+    check_same_weights(whole.model, resumed.model)
+
+
+class Windows(TrainerCallback):
+    """Records the training data at the first step of each epoch."""
+
+    def __init__(self, data):
+        self.data, self.seen = data, []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if float(state.epoch).is_integer():
+            self.seen.append([row["item_ids"].tolist() for row in self.data])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_epoch_has_windows_of_its_own_and_a_seed_repeats_them(tmp_path, workers):
+    def seen(**settings):
+        split = toy_split(num_users=8, max_seq_length=2)
+        training = trainer(tmp_path, split, num_train_epochs=3, **settings)
+        windows = Windows(split.train)
+        training.add_callback(windows)
+        training.train()
+        return windows.seen
+
+    first = seen(seed=1)
+    assert len(first) == 3
+    assert first[0] != first[1] != first[2] != first[0]
+    settings = {"dataloader_num_workers": workers, "dataloader_persistent_workers": workers > 0}
+    assert seen(seed=1, **settings) == first
+    assert seen(seed=2) != first
+    assert seen(seed=1, data_seed=2) == seen(seed=2)
+
+
+@pytest.mark.parametrize("max_seq_length", [2, 6])
+def test_resuming_in_the_middle_of_an_epoch_goes_on_to_the_bit(tmp_path, max_seq_length):
+    def start(name):
+        torch.manual_seed(1)
+        split = toy_split(max_seq_length=max_seq_length)
+        return trainer(tmp_path / name, split, save_strategy="steps", save_steps=3, max_steps=14)
+
+    whole = start("whole")
+    whole.train()
+    steps = 40 * (3 if max_seq_length == 2 else 1) / 8
+    assert whole.state.epoch == pytest.approx(14 / steps)
+    resumed = start("resumed")
+    resumed.add_callback(StopAtStep(7))
+    resumed.train()
+    resumed = start("resumed")
+    resumed.train(resume_from_checkpoint=True)
+    check_same_weights(whole.model, resumed.model)
+
+
+class StopAtStep(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
 
 
 class Preempted(TrainerCallback):
-    """Sends the process what a cluster sends before it takes a machine away."""
+    """Sends the signal that a cluster sends before preempting a machine."""
 
     def __init__(self, step):
         self.step = step
@@ -131,7 +190,7 @@ class Preempted(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.3)  # the request is noted by a thread
+            time.sleep(0.3)  # a thread handles the request
 
 
 def test_preemption_saves_and_training_continues_to_the_bit(tmp_path):
@@ -156,10 +215,7 @@ def test_preemption_saves_and_training_continues_to_the_bit(tmp_path):
     resumed = start("resumed")
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step
-    for (name, a), b in zip(
-        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
+    check_same_weights(whole.model, resumed.model)
 
 
 def test_several_evaluation_sets(tmp_path):
@@ -202,7 +258,7 @@ class TestFit:
     def test_by_default_it_waits_five_epochs_or_twice_the_warmup(
         self, warmup_steps, epochs, tmp_path
     ):
-        split = toy_split()  # 3 steps an epoch
+        split = toy_split()  # 3 steps per epoch
         result = fit(
             toy_model(), split, tmp_path, epochs=50, learning_rate=0.0, k=(5,), metric="ndcg@5",
             warmup_steps=warmup_steps, batch_size=math.ceil(len(split.train) / 3),
@@ -219,7 +275,7 @@ class TestFit:
                 metric="ndcg@5", resume=resume, disable_tqdm=True,
             )  # fmt: skip
 
-        run(2, resume=True)  # nothing there yet
+        run(2, resume=True)  # no checkpoint yet
         history = run(4, resume=True).history
         assert [e["epoch"] for e in history if "eval_ndcg@5" in e] == [1, 2, 3, 4]
 
@@ -234,7 +290,7 @@ class TestFit:
     def test_errors(self, tmp_path):
         split = toy_split()
         other = ODMTWrapper(MyModel(), toy_features(), ODMTConfig())
-        with pytest.raises(ValueError, match="the model knows 12 items, the split 12, or in anoth"):
+        with pytest.raises(ValueError, match="the 12 items of the model and the 12 items of the s"):
             fit(other, split, tmp_path)
         for metric in ("ndcg@7", "auc@10", "ndcg"):
             with pytest.raises(ValueError, match=f"metric='{metric}' is not computed"):

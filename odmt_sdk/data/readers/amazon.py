@@ -1,4 +1,4 @@
-"""Amazon Reviews 2023: reviews or ratings, and the metadata of the products."""
+"""Amazon Reviews 2023: reviews or ratings, and product metadata."""
 
 from collections.abc import Container, Hashable
 from pathlib import Path
@@ -9,7 +9,9 @@ import numpy as np
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_files, find_pictures
 from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
-from odmt_sdk.tables import TextFormat, iterate_json_lines, read_columns
+from odmt_sdk.paths import user_path
+from odmt_sdk.tables import read_columns
+from odmt_sdk.text_files import TextFormat, iterate_json_lines
 
 COLUMNS = ("user_id", "parent_asin", "timestamp")
 PARTS = (".train", ".valid", ".test")
@@ -18,37 +20,35 @@ PARTS = (".train", ".valid", ".test")
 def read_amazon(
     folder: str | Path, category: str, *, images: str | Path | Literal[False] | None = None
 ) -> RawData:
-    """Read one category, either form of its interactions.
+    """Read one category, from ratings or reviews.
 
-    The metadata names pictures by their address on the web, which is not fetched: "image_url" of
-    the items has the address of each main picture. Save them as `<parent_asin>.jpg`.
+    The metadata gives images as URLs, and the reader does not download them. The column "image_url"
+    of the items has the URL of each main image. Save the images as `<parent_asin>.jpg`.
 
     Args:
-        folder: holds `<category>.csv` ("rating only"), or its three parts `<category>.train.csv`,
-            `.valid.csv` and `.test.csv`, or the reviews `<category>.jsonl`, and
-            `meta_<category>.jsonl`; each may be compressed (.gz).
-        category: such as "All_Beauty".
-        images: the folder of pictures; None = `images` in the folder, if there is one, False =
-            none.
+        folder: folder with `meta_<category>.jsonl` and one of: the ratings `<category>.csv`
+            ("rating only"); their three parts `<category>.train.csv`, `.valid.csv` and `.test.csv`;
+            or the reviews `<category>.jsonl`. Files may be compressed (.gz).
+        category: name of the category, such as "All_Beauty".
+        images: folder of the images; None = `images` in the folder, if it exists; False = no
+            images.
 
     Returns:
-        Interactions with times in milliseconds, and the items that somebody interacted with: title
-        and features as text. Ids are strings, the products' `parent_asin`.
+        Interactions with times in milliseconds, and the items with interactions. The text of an
+        item is its title and features. Ids are strings (`parent_asin`).
 
     Raises:
-        FileNotFoundError: if a file or folder is not there.
+        FileNotFoundError: if a file or folder does not exist.
         ValueError: if a file cannot be read.
 
     Source: https://amazon-reviews-2023.github.io/.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     interactions = _read_interactions(folder, category)
     products = _read_products(folder, category, set(interactions.item_ids))
     item_ids = all_items([], interactions)
     known = [products.get(item_id, ("", "", None)) for item_id in item_ids]
-    pictures: list[Path | None] = [None] * len(item_ids)
-    if images is not False:
-        pictures = find_pictures(images, item_ids, within=folder, names=("images",))
+    pictures = find_pictures(images, item_ids, within=folder, names=("images",))
     items = make_items(item_ids, [row[0] for row in known], [row[1] for row in known], pictures)
     items["image_url"] = [row[2] for row in known]
     return RawData(interactions, items)
@@ -88,7 +88,7 @@ def _read_interactions(folder: Path, category: str) -> Interactions:
 def _read_products(
     folder: Path, category: str, wanted: Container[Hashable]
 ) -> dict[Hashable, tuple[str, str, str | None]]:
-    """Id -> title, text and address of the main picture, of the products wanted."""
+    """Return id -> title, text and main image URL of the wanted products."""
     found = find_files(folder, [f"meta_{category}.jsonl", f"meta_{category}.jsonl.gz"])
     if not found:
         raise FileNotFoundError(f"{folder} holds no metadata, that is meta_{category}.jsonl")
@@ -103,7 +103,7 @@ def _read_products(
 
 
 def _main_picture(pictures: Any) -> str | None:
-    """The address of the main picture, in the forms of the files and of the Hub's data set."""
+    """Return the URL of the main image, from the format of the files or of the Hub data set."""
     if isinstance(pictures, dict):  # {"hi_res": [...], "large": [...], "variant": [...]}
         pictures = [
             dict(zip(pictures, row, strict=True)) for row in zip(*pictures.values(), strict=True)

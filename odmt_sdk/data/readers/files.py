@@ -1,26 +1,29 @@
-"""Finding the files of a data set in its folder."""
+"""Finds the files of a data set in its folder."""
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Literal
+
+from odmt_sdk.paths import user_path
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 
 
 def find_files(folder: str | Path, patterns: Sequence[str]) -> list[Path]:
-    """Files of a folder that match the first of some patterns that any file matches.
+    """Return the files that match the first pattern with any match.
 
     Args:
-        folder: the folder; its own files count, not those of folders within it.
-        patterns: such as "*_pairs.csv", the best first.
+        folder: the folder; subfolders are not searched.
+        patterns: patterns such as "*_pairs.csv", in order of preference.
 
     Returns:
-        The files, sorted by name; none where no pattern matches.
+        The files, sorted by name; an empty list if no pattern matches.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     for pattern in patterns:
@@ -30,23 +33,23 @@ def find_files(folder: str | Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def find_file(folder: str | Path, patterns: Sequence[str], what: str) -> Path:
-    """The one file of a folder that matches.
+    """Return the only file that matches the first pattern with any match.
 
     Args:
         folder: the folder.
         patterns: see `find_files`.
-        what: what it holds, for the error, such as "interactions".
+        what: content of the file, for error messages, such as "interactions".
 
     Returns:
         The file.
 
     Raises:
-        FileNotFoundError: if none matches, or there is no such folder.
-        ValueError: if several match.
+        FileNotFoundError: if no file matches, or the folder does not exist.
+        ValueError: if several files match.
     """
     found = find_files(folder, patterns)
     if not found:
-        there = sorted(path.name for path in Path(folder).iterdir())
+        there = sorted(path.name for path in user_path(folder).iterdir())
         raise FileNotFoundError(
             f"{folder} holds no file of {what}, that is {' or '.join(patterns)}; there are "
             f"{', '.join(there[:10]) or 'no files'}{', ...' if len(there) > 10 else ''}"
@@ -58,41 +61,107 @@ def find_file(folder: str | Path, patterns: Sequence[str], what: str) -> Path:
 
 
 def find_pictures(
-    folder: str | Path | None, item_ids: Iterable[Hashable], *, within: Path, names: Sequence[str]
+    folder: str | Path | Literal[False] | None,
+    item_ids: Sequence[Hashable],
+    *,
+    within: Path,
+    names: Sequence[str],
 ) -> list[Path | None]:
-    """The picture of each item, a file named by its id.
+    """Find the image of each item: a file whose name is the item id.
 
     Args:
-        folder: where the pictures are, at any depth; None looks within the data set.
+        folder: folder of the images, which may be in subfolders; None = search the data set's
+            folder, False = no images.
         item_ids: the ids.
         within: the folder of the data set.
-        names: patterns of the folder's name in it, the best first.
+        names: patterns of the image folder's name there, in order of preference.
 
     Returns:
-        A path for each id, None where there is none.
+        A path for each id, or None if the item has no image.
 
     Raises:
-        FileNotFoundError: if `folder` is given and not there.
-        ValueError: if the pictures are in an LMDB file, which is not read.
+        FileNotFoundError: if `folder` does not exist.
+        ValueError: if the images are in an LMDB file, which is not supported.
     """
+    if folder is False:
+        return [None] * len(item_ids)
+    found: Path | None
     if folder is None:
         candidates = (path for name in names for path in sorted(within.glob(name)))
-        folder = next((path for path in candidates if path.is_dir() and not _is_lmdb(path)), None)
-        if folder is None and (databases := sorted(filter(_is_lmdb, within.iterdir()))):
+        found = next((path for path in candidates if path.is_dir() and not _is_lmdb(path)), None)
+        if found is None and (databases := sorted(filter(_is_lmdb, within.iterdir()))):
             _refuse_lmdb(databases[0])
-    elif _is_lmdb(Path(folder)):
-        _refuse_lmdb(Path(folder))
-    elif not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder of pictures {folder}")
-    if folder is None:
-        return [None for _ in item_ids]
+    else:
+        found = user_path(folder)
+        if _is_lmdb(found):
+            _refuse_lmdb(found)
+        if not found.is_dir():
+            raise FileNotFoundError(f"there is no folder of pictures {found}")
+    if found is None:
+        return [None] * len(item_ids)
     pictures = {
         path.stem: path
-        for place, _, files in os.walk(folder)
+        for place, _, files in os.walk(found)
         for path in map(Path(place).joinpath, sorted(files))
         if path.suffix.lower() in PICTURE_SUFFIXES
     }
     return [pictures.get(str(item_id)) for item_id in item_ids]
+
+
+def pictures_by_id(
+    folder: str | os.PathLike[str], item_ids: Sequence[Hashable]
+) -> list[Path | None]:
+    """Find the picture of each item in a folder: `<item id>.jpg`, `.png`, `.webp` or the like.
+
+    Args:
+        folder: the folder; its subfolders are searched too.
+        item_ids: the ids.
+
+    Returns:
+        A path for each id, or None if the item has no picture.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist, or has no pictures.
+        ValueError: if an item has two pictures, no picture belongs to an item, or ids lost the
+            leading zeros that the names of the pictures have.
+    """
+    folder = user_path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder of pictures {folder}")
+    found: dict[str, list[Path]] = {}
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for path in map(Path(place).joinpath, sorted(files)):
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                found.setdefault(path.stem, []).append(path)
+    if not found:
+        endings = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise FileNotFoundError(f"{folder} has no pictures: no file ends with one of {endings}")
+    chosen: list[Path | None] = []
+    for item_id in item_ids:
+        paths = found.pop(str(item_id), [])
+        if len(paths) > 1:
+            names = " and ".join(str(path.relative_to(folder)) for path in paths)
+            raise ValueError(
+                f"item {item_id!r} has {len(paths)} pictures in {folder}: {names}; keep one of them"
+            )
+        chosen.append(paths[0] if paths else None)
+    numbers = {item_id for item_id, path in zip(item_ids, chosen, strict=True) if path is None}
+    padded = [stem for stem in found if stem.isdecimal() and int(stem) in numbers]
+    if padded:
+        raise ValueError(
+            f"{folder} has a picture {found[padded[0]][0].name} but the items table has the number "
+            f"{int(padded[0])}: leading zeros of the ids were lost when the table was read. Read "
+            'them as strings, csv_options={"strings": ["item_id"]}, in the table of interactions '
+            "too"
+        )
+    if not any(chosen):
+        example = next(iter(found.values()))[0].name
+        raise ValueError(
+            f"no picture in {folder} belongs to an item: pictures have names such as {example}, "
+            f"items have ids such as {item_ids[0]!r}; name the pictures by item id"
+        )
+    return chosen
 
 
 def _is_lmdb(path: Path) -> bool:

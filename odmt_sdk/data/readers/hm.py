@@ -1,4 +1,4 @@
-"""H&M Personalized Fashion Recommendations: transactions, articles and pictures."""
+"""H&M Personalized Fashion Recommendations: transactions, articles and images."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,32 +6,35 @@ from typing import Literal
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_file, find_pictures
 from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
-from odmt_sdk.tables import TextFormat, read_columns
+from odmt_sdk.paths import user_path
+from odmt_sdk.tables import read_columns
+from odmt_sdk.text_files import TextFormat
 
 TEXT = ("prod_name", "product_type_name", "colour_group_name", "detail_desc")
 ID_DIGITS = 10
 
 
 def read_hm(folder: str | Path, *, images: str | Path | Literal[False] | None = None) -> RawData:
-    """Read the data of the Kaggle competition.
+    """Read the data set of the Kaggle competition.
 
-    Several of the same article bought at once are several interactions, see `drop_repeats`.
+    Buying several pieces of an article at once gives several interactions, see `drop_repeats`.
 
     Args:
-        folder: holds `transactions_train.csv`, `articles.csv` and the folder `images`.
-        images: the folder of pictures, `010/0108775015.jpg`; None = `images`, False = none.
+        folder: folder with `transactions_train.csv`, `articles.csv` and the folder `images`.
+        images: folder of the images, such as `010/0108775015.jpg`; None = `images` in the folder,
+            False = no images.
 
     Returns:
-        Interactions by day, and the items: name, kind, colour and description. Article ids are
-        strings of ten digits, as the pictures are named.
+        Interactions with dates as times, and the items. The text of an item is its name, type,
+        colour and description. Article ids are strings of ten digits, like the image names.
 
     Raises:
-        FileNotFoundError: if a file or folder is not there.
+        FileNotFoundError: if a file or folder does not exist.
         ValueError: if a file cannot be read.
 
     Source: https://www.kaggle.com/competitions/h-and-m-personalized-fashion-recommendations.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     names = ["customer_id", "article_id", "t_dat"]
     transactions = read_columns(
         find_file(folder, ["transactions_train.csv"], "interactions"),
@@ -41,7 +44,7 @@ def read_hm(folder: str | Path, *, images: str | Path | Literal[False] | None = 
     interactions = Interactions.from_table(
         transactions, user="customer_id", item="article_id", timestamp="t_dat"
     )
-    # Copies of the files that went through a spreadsheet have lost the leading zeros.
+    # Restore leading zeros, which files saved by a spreadsheet program have lost.
     interactions.item_ids = tuple(str(item).zfill(ID_DIGITS) for item in interactions.item_ids)
     articles = read_columns(
         find_file(folder, ["articles.csv"], "articles"),
@@ -53,9 +56,7 @@ def read_hm(folder: str | Path, *, images: str | Path | Literal[False] | None = 
         for item, *texts in zip(*(articles[name] for name in ("article_id", *TEXT)), strict=True)
     }
     item_ids = all_items(list(described), interactions)
-    pictures: list[Path | None] = [None] * len(item_ids)
-    if images is not False:
-        pictures = find_pictures(images, item_ids, within=folder, names=("images",))
+    pictures = find_pictures(images, item_ids, within=folder, names=("images",))
     texts = [described.get(str(item), []) for item in item_ids]
     return RawData(
         interactions,

@@ -1,16 +1,18 @@
-"""MovieLens in each of its three layouts."""
+"""MovieLens, in any of its three file layouts."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_files, find_pictures
 from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
-from odmt_sdk.tables import Column, TextFormat, read_columns
+from odmt_sdk.paths import user_path
+from odmt_sdk.tables import Column, read_columns
+from odmt_sdk.text_files import TextFormat
 
 RATINGS = ("user_id", "item_id", "rating", "timestamp")
-# The last columns of u.item, 1 where a film is of the genre.
+# The last columns of u.item: 1 if the film belongs to the genre.
 GENRES_100K = [
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
     *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
@@ -25,19 +27,19 @@ def read_movielens(
     min_rating: float = 0,
     images: str | Path | Literal[False] | None = None,
 ) -> RawData:
-    """Read MovieLens 100K (`u.data`), 1M or 10M (`ratings.dat`), or a later one (`ratings.csv`).
+    """Read MovieLens 100K (`u.data`), 1M or 10M (`ratings.dat`), or newer (`ratings.csv`).
 
-    MovieLens has no pictures: posters come from elsewhere, as files named by movie id.
+    MovieLens has no images. Posters from another source can be given as files named by movie id.
 
     Args:
-        folder: holds the files of one release.
-        min_rating: interactions with a lower rating are left out; 0 keeps all.
-        images: a folder of posters, `<movie id>.jpg`; None = `images` or `posters` in the folder,
-            if there is one, False = none.
+        folder: folder with the files of one release.
+        min_rating: minimum rating; interactions with a lower rating are dropped. 0 keeps all.
+        images: folder of posters, named `<movie id>.jpg`; None = `images` or `posters` in the
+            folder, if it exists; False = no images.
 
     Returns:
-        Interactions with unix times, and the items, "Heat (1995). Genres: Action, Crime". Ids are
-        integers.
+        Interactions with Unix times, and the items, with texts such as "Heat (1995). Genres:
+        Action, Crime". Ids are integers.
 
     Raises:
         FileNotFoundError: if the folder holds none of these files.
@@ -45,7 +47,7 @@ def read_movielens(
 
     Source: https://grouplens.org/datasets/movielens/.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     readers = {"u.data": _read_100k, "ratings.dat": _read_dat, "ratings.csv": _read_csv}
     there = next((name for name in readers if find_files(folder, [name])), None)
     if there is None:
@@ -61,10 +63,8 @@ def read_movielens(
         )
     interactions = Interactions.from_table({name: ratings[name][high] for name in RATINGS})
     item_ids = all_items(list(films), interactions)
-    pictures: list[Path | None] = [None] * len(item_ids)
-    if images is not False:
-        pictures = find_pictures(images, item_ids, within=folder, names=("images", "posters"))
-    known = [films.get(item_id, _Film("", ())) for item_id in item_ids]  # type: ignore[call-overload]
+    pictures = find_pictures(images, item_ids, within=folder, names=("images", "posters"))
+    known = [films.get(item_id, _Film("", ())) for item_id in item_ids]
     titles, texts = [film.title for film in known], [film.text() for film in known]
     return RawData(interactions, make_items(item_ids, titles, texts, pictures))
 
@@ -78,11 +78,11 @@ class _Film(NamedTuple):
         return f"{self.title}. Genres: {', '.join(genres)}" if genres else self.title
 
 
-def _read_100k(folder: Path) -> tuple[dict[str, Column], dict[int, _Film]]:
+def _read_100k(folder: Path) -> tuple[dict[str, Column], dict[Hashable, _Film]]:
     ratings = read_columns(
         folder / "u.data", RATINGS, text_format=TextFormat("\t", RATINGS, quoted=False)
     )
-    films = {}
+    films: dict[Hashable, _Film] = {}
     for line in (folder / "u.item").read_text(encoding="latin-1").splitlines():
         item_id, title, _date, _video_date, _url, *flags = line.split("|")
         genres = [genre for genre, flag in zip(GENRES_100K, flags, strict=True) if flag == "1"]
@@ -90,12 +90,12 @@ def _read_100k(folder: Path) -> tuple[dict[str, Column], dict[int, _Film]]:
     return ratings, films
 
 
-def _read_dat(folder: Path) -> tuple[dict[str, Column], dict[int, _Film]]:
+def _read_dat(folder: Path) -> tuple[dict[str, Column], dict[Hashable, _Film]]:
     ratings = read_columns(
         folder / "ratings.dat", RATINGS, text_format=TextFormat("::", RATINGS, quoted=False)
     )
     path = folder / "movies.dat"
-    try:  # 10M is in UTF-8, 1M in Latin-1
+    try:  # 10M is encoded in UTF-8, 1M in Latin-1
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         lines = path.read_text(encoding="latin-1").splitlines()
@@ -103,7 +103,7 @@ def _read_dat(folder: Path) -> tuple[dict[str, Column], dict[int, _Film]]:
     return ratings, {int(row[0]): _Film(row[1], row[2].split("|")) for row in rows}
 
 
-def _read_csv(folder: Path) -> tuple[dict[str, Column], dict[int, _Film]]:
+def _read_csv(folder: Path) -> tuple[dict[str, Column], dict[Hashable, _Film]]:
     names = ("userId", "movieId", "rating", "timestamp")
     read = read_columns(folder / "ratings.csv", names)
     texts = ("title", "genres")

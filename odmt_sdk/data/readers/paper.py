@@ -1,4 +1,4 @@
-"""The layout of the paper's authors: sequences, titles and a folder of pictures."""
+"""The file layout of the paper's authors: sequences, titles and a folder of images."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,6 +7,7 @@ from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_file, find_pictures
 from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
 from odmt_sdk.data.readers.titles import read_titles
+from odmt_sdk.paths import user_path
 
 BEHAVIOURS = ("*_pairs*.tsv", "*_users*.tsv", "*_user_behaviours.tsv")
 TEXTS = ("*_title*.csv", "*_items*.tsv", "*_text.tsv")
@@ -20,42 +21,41 @@ def read_paper(
     texts: str | Path | None = None,
     images: str | Path | Literal[False] | None = None,
 ) -> RawData:
-    r"""Read a data set as the authors of the paper keep theirs (Stream, Arts, Office, H&M).
+    r"""Read a data set in the file layout of the paper's authors (Stream, Arts, Office, H&M).
 
-    Lines of interactions are `user \t item item ...`, oldest first; lines of texts `item \t text`
-    (.tsv) or `item,text` (.csv). Ids stay strings. A picture is named by its item's id, or by the
-    number in it where the id is such as "v00017".
+    Each line of the interactions is `user \t item item ...`, oldest first. Each line of the texts
+    is `item \t text` (.tsv) or `item,text` (.csv). Ids are strings. The file name of an image is
+    its item id or, for ids such as "v00017", the number in it.
 
     Args:
-        folder: holds the files.
-        interactions: the file of sequences; None = the one named `*_pairs.tsv`, `*_users*.tsv` or
+        folder: folder with the files.
+        interactions: file of the sequences; None = the file named `*_pairs.tsv`, `*_users*.tsv` or
             `*_user_behaviours.tsv`.
-        texts: the file of texts; None = the one named `*_title*.csv`, `*_items*.tsv` or
+        texts: file of the texts; None = the file named `*_title*.csv`, `*_items*.tsv` or
             `*_text.tsv`.
-        images: the folder of pictures; None = the one named `images` or the like, False = none.
+        images: folder of the images; None = the folder named `images` or similar, False = no
+            images.
 
     Returns:
         Interactions without times, and the items.
 
     Raises:
-        FileNotFoundError: if a file or folder is not there.
-        ValueError: if several files match, a line cannot be read, or the pictures are in an LMDB
-            file: it holds pickles, which are not read.
+        FileNotFoundError: if a file or folder does not exist.
+        ValueError: if several files match, a line cannot be parsed, or the images are in an LMDB
+            file, which is not supported because it contains pickles.
 
     Source: https://github.com/xyliugo/ODMT.
     """
-    folder = Path(folder)
-    behaviours = Path(interactions or find_file(folder, BEHAVIOURS, "interactions"))
-    titles = read_titles(Path(texts or find_file(folder, TEXTS, "texts")))
+    folder = user_path(folder)
+    behaviours = user_path(interactions or find_file(folder, BEHAVIOURS, "interactions"))
+    titles = read_titles(user_path(texts or find_file(folder, TEXTS, "texts")))
     read = read_sequence_lines(behaviours)
     item_ids = all_items(list(titles), read)
     names = [str(item_id) for item_id in item_ids]
-    pictures: list[Path | None] = [None] * len(names)
-    if images is not False:
-        pictures = find_pictures(images, names, within=folder, names=PICTURES)
-        numbers = [name.removeprefix("v").lstrip("0") for name in names]
-        by_number = find_pictures(images, numbers, within=folder, names=PICTURES)
-        pictures = [one or other for one, other in zip(pictures, by_number, strict=True)]
+    by_name = find_pictures(images, names, within=folder, names=PICTURES)
+    numbers = [name.removeprefix("v").lstrip("0") for name in names]
+    by_number = find_pictures(images, numbers, within=folder, names=PICTURES)
+    pictures = [one or other for one, other in zip(by_name, by_number, strict=True)]
     texts_ = [titles.get(name) for name in names]
     return RawData(read, make_items(item_ids, texts_, texts_, pictures))
 
@@ -67,13 +67,13 @@ def read_sequence_lines(path: Path) -> Interactions:
         path: the file.
 
     Returns:
-        The interactions; ids are strings.
+        The interactions, with strings as ids.
 
     Raises:
-        ValueError: if a line has no tab or a user stands twice.
+        ValueError: if a line has no tab or a user is repeated.
     """
     sequences: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

@@ -1,4 +1,4 @@
-"""What a reader returns: interactions and the items behind them."""
+"""The result of a reader: interactions and items."""
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ class RawData(NamedTuple):
     """A data set before features are extracted; unpacks as `interactions, items`.
 
     Args:
-        interactions: who interacted with what.
-        items: a table for `ItemFeatures.from_items`, one row per item: "item_id", "title", "text",
-            None where an item has none, and "image", the path of its picture or None.
+        interactions: the interactions of users with items.
+        items: a table for `ItemFeatures.from_items` with one row per item. Its columns are
+            "item_id", "title", "text" and "image", the path of an image. Missing values are None.
 
     Examples:
         >>> interactions, items = read_movielens("ml-latest-small")              # doctest: +SKIP
@@ -40,7 +40,7 @@ def make_items(
     texts: Sequence[str | None],
     images: Sequence[Path | None],
 ) -> dict[str, list[Any]]:
-    """Lay items out as a table; blank titles and texts become None."""
+    """Build the table of items; blank titles and texts become None."""
     return {
         "item_id": list(item_ids),
         "title": [(title or "").strip() or None for title in titles],
@@ -50,5 +50,5 @@ def make_items(
 
 
 def all_items(known: Sequence[Hashable], interactions: Interactions) -> list[Hashable]:
-    """Ids of the items that a file describes, and after them those that only somebody bought."""
+    """Return the ids with a description, followed by ids that occur only in interactions."""
     return list(dict.fromkeys([*known, *interactions.item_ids]))

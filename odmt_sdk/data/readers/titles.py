@@ -1,4 +1,4 @@
-"""Files of one title per item, such as `17,Cats, dogs and more`."""
+"""Files with one title per item, such as `17,Cats, dogs and more`."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ from pathlib import Path
 def read_titles(path: Path) -> dict[str, str]:
     r"""Read the titles of items.
 
-    These files are not quite CSV: a title may hold commas without standing in quotes. Everything
-    after the first separator belongs to it, as the authors of these data sets read it.
+    These files are not valid CSV: a title may have commas without being quoted. Everything after
+    the first separator is the title, as in the programs of the data sets' authors.
 
     Args:
-        path: a file of lines "id,title" (.csv) or "id\ttitle" (.tsv); a tab further on becomes a
-            space. A first line "item,title" is a header.
+        path: a file with lines "id,title" (.csv) or "id\ttitle" (.tsv). Tabs in a title become
+            spaces. A first line such as "item,title" is treated as a header.
 
     Returns:
-        Item id -> title, in the file's order.
+        Item id -> title, in file order.
 
     Raises:
         ValueError: if a line has no separator.

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from odmt_sdk.items.fusions.vectors import ItemVectors
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.items.embedder import register_fusion
+from odmt_sdk.items.fusions.vectors import ItemVectors, vector_settings
 from odmt_sdk.transformer import init_weights
 
 
@@ -38,3 +40,11 @@ class ConcatFusion(ItemVectors):
     def combine(self, vectors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Concatenate and mix."""
         return {"item": self.mix(torch.cat(list(vectors.values()), dim=-1))}  # (U, S D) -> (U, D)
+
+
+@register_fusion("concat")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> ConcatFusion:
+    """Build the fusion from the settings."""
+    return ConcatFusion(**vector_settings(config, num_items, hidden_size, modality_widths))

@@ -3,22 +3,20 @@
 Letters: U items, T tokens of one item, d feature width, D hidden size.
 """
 
-from typing import cast
-
 import torch
 from torch import nn
 
 from odmt_sdk.config import check_heads
-from odmt_sdk.items.modality import ModalityTokens
-from odmt_sdk.transformer import PostNormBlock, init_weights
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.transformer import PostNormBlock, init_weights, post_norm_blocks
 
 
 class ContentHead(nn.Module):
-    """Brings a modality to a vector of about unit length, whatever the scale of its features.
+    """Maps a modality to a vector of about unit length, regardless of the scale of its features.
 
-    Without blocks it reads the first token, which stands for the whole: a linear layer, a layer
-    norm and a head. With blocks all tokens of the modality pass through a transformer in between.
-    A learned vector takes the place of a modality that an item lacks.
+    Without blocks, the first token passes through a linear layer, a layer norm and a head. With
+    blocks, all tokens pass through a transformer between the norm and the head.
+    A learned vector replaces a modality that an item lacks.
 
     Args:
         width: d.
@@ -78,8 +76,8 @@ class ContentHead(nn.Module):
         hidden = self.dropout(self.norm(self.project(tokens)))  # (U, T, d) -> (U, T, D)
         if self.blocks:
             own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
-            mask = exists[:, None, :] | own  # (U, T, T); what does not exist sees itself
-            *blocks, last = cast(list[PostNormBlock], list(self.blocks))
+            mask = exists[:, None, :] | own  # (U, T, T); a missing token attends to itself
+            *blocks, last = post_norm_blocks(self.blocks)
             for block in blocks:
                 hidden = block(hidden, mask.unsqueeze(1))
             hidden = last.read(hidden[:, :1], hidden, mask[:, :1])
@@ -88,7 +86,7 @@ class ContentHead(nn.Module):
 
 
 def unit_head(hidden_size: int) -> nn.Sequential:
-    """A head of two layers that turns what a layer norm puts out into about unit length.
+    """A head of two layers that maps the output of a layer norm to about unit length.
 
     Args:
         hidden_size: D.

@@ -1,24 +1,27 @@
-"""Deep early fusion: all tokens of an item mixed, and one embedding taken out.
+"""Deep early fusion: a transformer mixes all tokens of an item into one embedding.
 
 Letters: U items, N items of the catalogue, S sources, D hidden size.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, cast
 
 import torch
-from torch import nn
 
-from odmt_sdk.items.modality import ModalityTokens
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.items.embedder import ItemEmbedder, register_fusion
+from odmt_sdk.items.fusions.odmt import build as build_odmt
+from odmt_sdk.items.item_encoder import ItemEncoder
 
 
-class EarlyDeepFusion(nn.Module):
-    """An item is the sum of what the multi-modal transformer makes of its sources.
+class EarlyDeepFusion(ItemEmbedder):
+    """An item is the sum of its sources' embeddings from the multi-modal transformer.
 
-    The sum is divided by the square root of S, which keeps it at about unit length.
+    The sum is divided by the square root of S to keep it at about unit length.
 
     Args:
-        encoder: an item encoder of several sources, such as `ItemEncoder`; it may grow.
+        encoder: encodes the sources.
 
     Examples:
         >>> from odmt_sdk import ItemEncoder
@@ -27,33 +30,33 @@ class EarlyDeepFusion(nn.Module):
         torch.Size([2, 8])
     """
 
-    sources: tuple[str, ...] = ("item",)
+    sources = ("item",)
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: ItemEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.modalities = cast(tuple[str, ...], encoder.modalities)
+        self.modalities = encoder.modalities
 
     @property
     def unseen(self) -> torch.Tensor:
-        """Which items (N + 1,) training has never seen."""
-        return cast(torch.Tensor, self.encoder.unseen)
+        """The items (N + 1,) without training interactions."""
+        return self.encoder.unseen
 
     def set_unseen(self, unseen: torch.Tensor) -> None:
-        """Say which items training has never seen.
+        """Mark items without training interactions.
 
         Args:
             unseen: (N + 1,) bool.
         """
-        cast(Any, self.encoder).set_unseen(unseen)
+        self.encoder.set_unseen(unseen)
 
     def add_items(self, count: int) -> None:
-        """Make room for more items, marked as unseen.
+        """Add items and mark them as unseen.
 
         Args:
-            count: how many.
+            count: number of new items.
         """
-        cast(Any, self.encoder).add_items(count)
+        self.encoder.add_items(count)
 
     def forward(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens] | None = None
@@ -69,3 +72,12 @@ class EarlyDeepFusion(nn.Module):
         """
         encoded = list(self.encoder(item_ids, features).values())
         return {"item": torch.stack(encoded).sum(0) * len(encoded) ** -0.5}
+
+
+@register_fusion("early_deep")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> EarlyDeepFusion:
+    """Build the fusion around the paper's item encoder, without its shortcut."""
+    config = dataclasses.replace(config, shortcut=False)
+    return EarlyDeepFusion(build_odmt(config, num_items, hidden_size, modality_widths))

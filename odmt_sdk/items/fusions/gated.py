@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from odmt_sdk.items.fusions.vectors import ItemVectors
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.items.embedder import register_fusion
+from odmt_sdk.items.fusions.vectors import ItemVectors, vector_settings
 from odmt_sdk.transformer import init_weights
 
 
 class GatedFusion(ItemVectors):
-    """An item is a mixture of its ID and its projected content, mixed anew in every dimension.
+    """An item is a mixture of its ID and its projected content, with separate shares per dimension.
 
     The shares of the sources come from a linear layer on all of them and a softmax.
 
@@ -41,3 +43,11 @@ class GatedFusion(ItemVectors):
         shares = self.gates(stacked.flatten(1)).view_as(stacked).softmax(1)
         # equal shares make the mean of S unit vectors, of length S^-0.5
         return {"item": (shares * stacked).sum(1) * len(vectors) ** 0.5}
+
+
+@register_fusion("gated")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> GatedFusion:
+    """Build the fusion from the settings."""
+    return GatedFusion(**vector_settings(config, num_items, hidden_size, modality_widths))

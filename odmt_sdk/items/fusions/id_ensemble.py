@@ -1,4 +1,4 @@
-"""Several recommenders of IDs alone, as a fair measure for several sources.
+"""Several recommenders that use only IDs: a fair baseline for models with several sources.
 
 Letters: U items, N items of the catalogue, D hidden size.
 """
@@ -8,24 +8,26 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.items.embedder import ItemEmbedder, register_fusion
 from odmt_sdk.items.fusions.ids import unit_table
-from odmt_sdk.items.modality import ModalityTokens
 
 
-class IdEnsemble(nn.Module):
-    """Some tables of item IDs that start apart, each a source with a backbone of its own.
+class IdEnsemble(ItemEmbedder):
+    """Several tables of item IDs with different initial values; each table is a source.
 
     Args:
         num_items: N.
         hidden_size: D.
-        copies: how many tables.
+        copies: number of tables.
 
     Examples:
         >>> IdEnsemble(num_items=9, hidden_size=8, copies=3).sources
         ('id', 'id_2', 'id_3')
     """
 
-    modalities: tuple[str, ...] = ()
+    modalities = ()
 
     def __init__(self, *, num_items: int, hidden_size: int, copies: int) -> None:
         super().__init__()
@@ -47,3 +49,12 @@ class IdEnsemble(nn.Module):
             Source -> (U, D).
         """
         return {source: table(item_ids) for source, table in self.tables.items()}
+
+
+@register_fusion("id_ensemble")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> IdEnsemble:
+    """Build one table per source that the features would give, or three without features."""
+    copies = 1 + len(modality_widths) if modality_widths else 3
+    return IdEnsemble(num_items=num_items, hidden_size=hidden_size, copies=copies)

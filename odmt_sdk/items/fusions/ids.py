@@ -1,10 +1,12 @@
-"""A table of item IDs that knows which of them training has never seen.
+"""A table of item IDs with a shared vector for items without training interactions.
 
 Letters: U items, N items of the catalogue, D hidden size.
 """
 
 import torch
 from torch import nn
+
+from odmt_sdk.items.growth import append_rows
 
 
 def unit_table(num_items: int, hidden_size: int) -> nn.Embedding:
@@ -27,8 +29,8 @@ def unit_table(num_items: int, hidden_size: int) -> nn.Embedding:
 class IdTable(nn.Module):
     """One vector per item ID, of about unit length.
 
-    In eval mode one vector takes the place of those of unseen items. It learns from the IDs that
-    are hidden in training; until then it is zero, the centre from which all IDs start.
+    In eval mode, the unknown-ID vector replaces the IDs of unseen items. It is trained by the IDs
+    that are hidden in training. Without hidden IDs it stays zero, the mean of the initial IDs.
 
     Args:
         num_items: N; the table has N + 1 rows, row 0 is padding.
@@ -65,17 +67,10 @@ class IdTable(nn.Module):
         return torch.where(hidden[:, None], self.unknown.to(vectors), vectors)
 
     def add_items(self, count: int) -> None:
-        """Make room for more items, marked as unseen; their IDs start at the unknown one.
+        """Add items and mark them as unseen; their IDs start at the unknown-ID vector.
 
         Args:
-            count: how many.
+            count: number of new items.
         """
-        table = self.embedding.weight
-        new = self.unknown.detach().to(table).expand(count, -1)
-        self.embedding = nn.Embedding.from_pretrained(
-            torch.cat([table.detach(), new]),
-            freeze=not table.requires_grad,
-            padding_idx=0,
-            sparse=self.embedding.sparse,
-        )
+        append_rows(self.embedding, self.unknown, count)
         self.unseen = torch.cat([self.unseen, self.unseen.new_ones(count)])

@@ -1,4 +1,4 @@
-"""Non-invasive fusion: content says how the ID is read, and adds nothing to it.
+"""Non-invasive fusion: content re-weights the ID and adds nothing to it.
 
 Letters: U items, M modalities, D hidden size.
 """
@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from odmt_sdk.items.fusions.vectors import ItemVectors
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.items.embedder import register_fusion
+from odmt_sdk.items.fusions.vectors import ItemVectors, vector_settings
 from odmt_sdk.transformer import init_weights
 
 
 class NonInvasiveFusion(ItemVectors):
-    """An item is its ID, each dimension of which its content makes weaker or stronger.
+    """An item is its ID; its content makes each dimension weaker or stronger.
 
     NOVA and DIF-SR let content steer the attention between the items of a sequence and keep it out
-    of what is attended to. A backbone of any kind has no such attention to steer. What is left of
-    the idea at the level of an item: content is only ever a weight, twice a sigmoid of a linear
-    layer, and the embedding stays a re-weighted ID. An item with an unknown ID has nothing that
-    could be weighed, unless `id_dropout` trains the vector of unknown IDs.
+    of the values. Not every backbone has such attention. This fusion applies the idea to a single
+    item: content only gives weights, twice the sigmoid of a linear layer, and the embedding is the
+    re-weighted ID. For an item with an unknown ID there is nothing to weight, unless `id_dropout`
+    trains the vector of unknown IDs.
 
     Args:
         **settings: those of `ItemVectors`.
@@ -47,3 +49,11 @@ class NonInvasiveFusion(ItemVectors):
             return {"item": vectors["id"]}
         content = torch.cat([vectors[name] for name in self.modalities], dim=-1)  # (U, M D)
         return {"item": vectors["id"] * 2 * self.weigh(content).sigmoid()}
+
+
+@register_fusion("non_invasive")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> NonInvasiveFusion:
+    """Build the fusion from the settings."""
+    return NonInvasiveFusion(**vector_settings(config, num_items, hidden_size, modality_widths))

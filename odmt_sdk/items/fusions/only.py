@@ -1,4 +1,4 @@
-"""Recommending by one modality alone.
+"""A fusion that uses a single modality.
 
 Letters: U items, N items of the catalogue, T tokens of one item, d feature width, D hidden size.
 """
@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.items.embedder import ItemEmbedder, register_fusion
 from odmt_sdk.items.fusions.content import ContentHead
-from odmt_sdk.items.modality import ModalityTokens
+from odmt_sdk.items.fusions.id_ensemble import IdEnsemble
 
 
-class OnlyContent(nn.Module):
-    """An item is its projected content in one modality; it has no ID, and so none can be unseen.
+class OnlyContent(ItemEmbedder):
+    """An item is its projected content in one modality; the ID is not used.
 
     Args:
-        modality: the one to read.
+        modality: name of the modality to read.
         num_items: N.
         hidden_size: D.
         modality_widths: modality -> feature width d.
@@ -47,8 +49,8 @@ class OnlyContent(nn.Module):
         super().__init__()
         if modality not in modality_widths:
             raise ValueError(
-                f"fusion='only:{modality}' reads {modality!r}, the features have "
-                f"{sorted(modality_widths)}: name one of them, or 'only:id'"
+                f"fusion='only:{modality}' reads {modality!r}, but the features have "
+                f"{sorted(modality_widths)}: choose one of them, or 'only:id'"
             )
         self.modality = modality
         self.modalities = tuple(modality_widths)
@@ -57,7 +59,7 @@ class OnlyContent(nn.Module):
         self.register_buffer("unseen", torch.zeros(num_items + 1, dtype=torch.bool))
 
     def set_unseen(self, unseen: torch.Tensor) -> None:
-        """Remember which items training has never seen; nothing depends on it.
+        """Store which items have no training interactions; the embeddings do not depend on it.
 
         Args:
             unseen: (N + 1,) bool.
@@ -65,10 +67,10 @@ class OnlyContent(nn.Module):
         self.unseen.copy_(unseen)
 
     def add_items(self, count: int) -> None:
-        """Make room for more items.
+        """Add items.
 
         Args:
-            count: how many.
+            count: number of new items.
         """
         self.unseen = torch.cat([self.unseen, self.unseen.new_ones(count)])
 
@@ -87,9 +89,28 @@ class OnlyContent(nn.Module):
         Raises:
             ValueError: if the modality is missing.
         """
-        if self.modality not in (features or {}):
+        features = features or {}
+        if self.modality not in features:
             raise ValueError(
-                f"got features of {sorted(features or {})}, this fusion reads {self.modality!r}: "
+                f"got features of {sorted(features)}, this fusion reads {self.modality!r}: "
                 "give items that lack it length 0"
             )
-        return {self.modality: self.content(features[self.modality])}  # type: ignore[index]
+        return {self.modality: self.content(features[self.modality])}
+
+
+@register_fusion("only:")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> ItemEmbedder:
+    """Build the encoder of the source after the colon of `config.fusion`."""
+    source = config.fusion.partition(":")[2]
+    if source == "id":
+        return IdEnsemble(num_items=num_items, hidden_size=hidden_size, copies=1)
+    return OnlyContent(
+        source,
+        num_items=num_items,
+        hidden_size=hidden_size,
+        modality_widths=modality_widths,
+        dropout=config.dropout,
+        layer_norm_eps=config.layer_norm_eps,
+    )

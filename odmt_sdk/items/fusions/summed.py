@@ -7,13 +7,15 @@ from collections.abc import Mapping
 
 import torch
 
-from odmt_sdk.items.fusions.vectors import ItemVectors
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.items.embedder import register_fusion
+from odmt_sdk.items.fusions.vectors import ItemVectors, vector_settings
 
 
 class SumFusion(ItemVectors):
     """An item is the sum of its ID and its projected content, read by one backbone.
 
-    The sum is divided by the square root of S, which keeps it at about unit length.
+    The sum is divided by the square root of S to keep it at about unit length.
 
     Examples:
         >>> encoder = SumFusion(num_items=9, hidden_size=8, modality_widths={})
@@ -25,3 +27,11 @@ class SumFusion(ItemVectors):
         """Add."""
         stacked = torch.stack(list(vectors.values()))  # (S, U, D)
         return {"item": stacked.sum(0) * len(vectors) ** -0.5}
+
+
+@register_fusion("sum")
+def build(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> SumFusion:
+    """Build the fusion from the settings."""
+    return SumFusion(**vector_settings(config, num_items, hidden_size, modality_widths))

@@ -1,26 +1,29 @@
-"""One vector per source of an item: what the fusions beside the paper's combine.
+"""One vector per source of an item; the fusions for comparison combine these vectors.
 
 Letters: U items, N items of the catalogue, T tokens of one item, d feature width, D hidden size.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from odmt_sdk.config import ODMTConfig
+from odmt_sdk.features.modality import ModalityTokens
+from odmt_sdk.items.embedder import ItemEmbedder
 from odmt_sdk.items.fusions.content import ContentHead
 from odmt_sdk.items.fusions.ids import IdTable
-from odmt_sdk.items.hiding import hide
-from odmt_sdk.items.modality import ModalityTokens
+from odmt_sdk.items.random_hiding import hide
 
 
-class ItemVectors(nn.Module):
-    """Looks an item's ID up and makes one vector of each of its modalities.
+class ItemVectors(ItemEmbedder):
+    """Looks up an item's ID and turns each of its modalities into one vector.
 
-    All vectors start at about unit length. Where an item lacks a modality, or training has never
-    seen it, a learned vector takes the place of the content or of the ID.
+    All vectors start at about unit length. A learned vector replaces a modality that an item lacks,
+    and the ID of an item without training interactions.
 
-    A fusion derives from it, sets `sources` and turns `vectors` into embeddings in its `combine`.
+    A fusion is a subclass: it sets `sources`, and its `combine` turns `vectors` into embeddings.
 
     Args:
         num_items: N; the ID table has N + 1 rows, row 0 is padding.
@@ -29,8 +32,8 @@ class ItemVectors(nn.Module):
         dropout: probability on projected content.
         layer_norm_eps: epsilon of the layer norms.
         modality_dropout: probability that a modality of an item is hidden in a training batch.
-        id_dropout: probability that the ID of an item with content is. Content and ID of an item
-            are never all hidden.
+        id_dropout: probability that the ID of an item with content is hidden in a training batch.
+            Content and ID of an item are never all hidden.
         num_layers: transformer blocks over the tokens of each modality; 0 reads the first token.
         num_heads: attention heads of a block, a divisor of D.
 
@@ -74,11 +77,11 @@ class ItemVectors(nn.Module):
 
     @property
     def unseen(self) -> torch.Tensor:
-        """Which items (N + 1,) training has never seen."""
+        """The items (N + 1,) without training interactions."""
         return self.ids.unseen
 
     def set_unseen(self, unseen: torch.Tensor) -> None:
-        """Say which items training has never seen; in eval mode their IDs count as unknown.
+        """Mark items without training interactions; in eval mode their IDs count as unknown.
 
         Args:
             unseen: (N + 1,) bool.
@@ -86,10 +89,10 @@ class ItemVectors(nn.Module):
         self.ids.unseen.copy_(unseen)
 
     def add_items(self, count: int) -> None:
-        """Make room for more items, marked as unseen; their IDs start at the unknown one.
+        """Add items and mark them as unseen; their IDs start at the unknown-ID vector.
 
         Args:
-            count: how many.
+            count: number of new items.
         """
         self.ids.add_items(count)
 
@@ -118,7 +121,7 @@ class ItemVectors(nn.Module):
         return self.combine(self.vectors(item_ids, features))
 
     def combine(self, vectors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Turn one vector per input into one embedding per source; every fusion has its own.
+        """Combine one vector per input into one embedding per source; defined by each fusion.
 
         Args:
             vectors: "id" and each modality -> (U, D).
@@ -126,12 +129,12 @@ class ItemVectors(nn.Module):
         Returns:
             Source -> (U, D).
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how it combines vectors")
+        raise NotImplementedError(f"{type(self).__name__} must define combine")
 
     def vectors(
         self, item_ids: torch.Tensor, features: Mapping[str, ModalityTokens]
     ) -> dict[str, torch.Tensor]:
-        """One vector per input.
+        """Compute one vector per input.
 
         Args:
             item_ids: (U,) rows in 0..N.
@@ -147,3 +150,28 @@ class ItemVectors(nn.Module):
             )
         contents = {name: self.contents[name](features[name]) for name in self.modalities}
         return {"id": self.ids(item_ids, hidden), **contents}
+
+
+def vector_settings(
+    config: ODMTConfig, num_items: int, hidden_size: int, modality_widths: Mapping[str, int]
+) -> dict[str, Any]:
+    """The arguments of `ItemVectors` that follow from the settings of a model.
+
+    Args:
+        config: the settings.
+        num_items: N.
+        hidden_size: D.
+        modality_widths: modality -> feature width d.
+
+    Returns:
+        Keyword arguments.
+    """
+    return {
+        "num_items": num_items,
+        "hidden_size": hidden_size,
+        "modality_widths": modality_widths,
+        "dropout": config.dropout,
+        "layer_norm_eps": config.layer_norm_eps,
+        "modality_dropout": config.modality_dropout,
+        "id_dropout": config.id_dropout,
+    }

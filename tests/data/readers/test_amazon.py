@@ -124,6 +124,6 @@ def test_what_is_missing_or_broken(tmp_path):
         read_amazon(tmp_path, "All_Beauty")
     (tmp_path / "meta_All_Beauty.jsonl").write_text('{"parent_asin": "a"}\n{"parent_asin": \n')
     with pytest.raises(
-        ValueError, match=r"meta_All_Beauty.jsonl, line 2, is no JSON object: b'\{\"p"
+        ValueError, match=r"meta_All_Beauty.jsonl, line 2, is not a JSON object: b'\{\"p"
     ):
         read_amazon(tmp_path, "All_Beauty")

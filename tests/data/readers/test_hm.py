@@ -57,7 +57,7 @@ def test_rows_of_the_competition(tmp_path):
 
 
 def test_lost_zeros_come_back(tmp_path):
-    """Files that went through a spreadsheet hold article ids as numbers."""
+    """Files saved by a spreadsheet program have article ids as numbers."""
     transactions, articles = (
         text.replace(",0108775015", ",108775015").replace("\n0", "\n").replace(",0663", ",663")
         for text in (TRANSACTIONS, ARTICLES)

@@ -19,7 +19,7 @@ PAIRS = "user,item,timestamp\n1,18,1583378629552\n1,7,1583378620000\n2,18,158337
 def test_rows_of_the_release(tmp_path, name, titles):
     size = name.partition("_")[0]
     (tmp_path / f"{size}_pairs.csv").write_text(PAIRS)
-    (tmp_path / f"{size}_pairs.tsv").write_text("1\t7 18\n2\t18\n")  # the same without times
+    (tmp_path / f"{size}_pairs.tsv").write_text("1\t7 18\n2\t18\n")  # the same data without times
     (tmp_path / name).write_text(titles, encoding="utf-8")
     covers = tmp_path / f"{size}_covers"
     covers.mkdir()
@@ -37,7 +37,7 @@ def test_rows_of_the_release(tmp_path, name, titles):
 def test_ids_that_are_no_numbers(tmp_path):
     (tmp_path / "MicroLens-50k_pairs.csv").write_text(PAIRS)
     (tmp_path / "MicroLens-50k_titles.csv").write_text("cat,Cats\n")
-    with pytest.raises(ValueError, match=r"titles.csv holds an item id that is no whole number"):
+    with pytest.raises(ValueError, match=r"titles.csv has an item id that is not a whole number"):
         read_microlens(tmp_path)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from odmt_sdk.data.readers import read_movielens
 
-# Rows of the releases themselves.
+# Rows copied from the releases.
 U_DATA = "196\t242\t3\t881250949\n186\t302\t3\t891717742\n196\t1\t5\t881250940\n"
 NO_FLAGS = "|".join("0" * 19)
 U_ITEM = (
@@ -56,7 +56,7 @@ def test_100k(tmp_path):
         242: "Kolya (1996). Genres: Comedy",
         267: "unknown",
         543: "Misérables, Les (1995)",
-        302: None,  # rated, but not described
+        302: None,  # rated, but without a description
     }
     assert items["image"] == [None] * 5
 

@@ -15,7 +15,8 @@ def sequences(interactions):
 
 
 def write_arts(folder):
-    (folder / "Arts_Crafts_and_Sewing_user_behaviours.tsv").write_text(BEHAVIOURS)
+    behaviours = folder / "Arts_Crafts_and_Sewing_user_behaviours.tsv"
+    behaviours.write_text(BEHAVIOURS, encoding="utf-8-sig")  # begins with a byte order mark
     (folder / "Arts_Crafts_and_Sewing_text.tsv").write_text(TEXTS)
 
 
@@ -23,7 +24,7 @@ def test_amazon_layout(tmp_path):
     write_arts(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "B001PN6QUU.jpg").touch()
-    (tmp_path / "Arts_Crafts_and_Sewing_image.lmdb").touch()  # beside the pictures: not needed
+    (tmp_path / "Arts_Crafts_and_Sewing_image.lmdb").touch()  # not needed
     interactions, items = read_paper(tmp_path)
     assert interactions.user_ids == ("A1QK", "A2")
     assert sequences(interactions) == [["B000KPIHQ4", "B001PN6QUU"], ["B001PN6QUU"]]

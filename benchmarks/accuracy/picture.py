@@ -1,0 +1,102 @@
+"""Ours, counts and published numbers on Amazon Instruments, as a picture and as a table.
+
+    python benchmarks/accuracy/run.py picture --output docs/images/instruments.png
+
+Our numbers and those of the counts are in `instruments.json`, the published ones in `presets.py`.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accuracy.presets import PUBLISHED
+from odmt_sdk.evaluation import markdown_table
+
+METRICS = ("hit_rate@10", "ndcg@10")
+COLOURS = {"ours": "tab:blue", "published": "darkgray", "counts": "tab:orange"}
+LABELS = {"ours": "measured here", "published": "published", "counts": "counts, no training"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on the data set.
+
+    Args:
+        model: its name.
+        kind: "ours", "counts" or "published".
+        values: hit_rate@10 and ndcg@10, on test.
+        source: where the numbers come from, or how they were measured.
+    """
+
+    model: str
+    kind: str
+    values: tuple[float, float]
+    source: str
+
+
+def results() -> list[Result]:
+    """All models, the highest ndcg@10 first."""
+    measured = json.loads(Path(__file__).with_name("instruments.json").read_text())
+    found = [
+        Result(model, "published", (hit, ndcg), source)
+        for model, hit, ndcg, source in PUBLISHED["instruments"]
+    ]
+    for kind in ("ours", "counts"):
+        for row in measured[kind]:
+            seeds = {None: "", 1: "; one seed"}.get(row.get("seeds"), f"; {row.get('seeds')} seeds")
+            values = row["hit_rate@10"], row["ndcg@10"]
+            found.append(Result(row["model"], kind, values, row["measured"] + seeds))
+    return sorted(found, key=lambda result: -result.values[1])
+
+
+def table(found: Sequence[Result]) -> str:
+    """The results as Markdown."""
+    rows = [["model", *METRICS, "source"]]
+    for result in found:
+        name = f"**{result.model}**" if result.kind == "ours" else result.model
+        rows.append([name, *(f"{value:.4f}" for value in result.values), result.source])
+    return markdown_table(rows)
+
+
+def draw(found: Sequence[Result], path: Path) -> None:
+    """Draw a bar for every model.
+
+    Args:
+        found: the results, the best first.
+        path: of the picture; its ending chooses the format.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.3 * len(found) + 1.3), sharey=True)
+    for place, (axis, metric) in enumerate(zip(axes, METRICS, strict=True)):
+        values = [result.values[place] for result in found]
+        colours = [COLOURS[result.kind] for result in found]
+        bars = axis.barh([result.model for result in found], values, color=colours)
+        axis.bar_label(bars, fmt="%.4f", fontsize=8, padding=2)
+        axis.set_title(f"Amazon Instruments, test {metric}", fontsize=10)
+        axis.set_xlim(0, max(values) * 1.14)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=9)
+        axis.locator_params(axis="x", nbins=5)
+        axis.margins(y=0.01)
+    axes[0].invert_yaxis()
+    patches = [Patch(color=COLOURS[kind], label=label) for kind, label in LABELS.items()]
+    figure.legend(
+        handles=patches, loc="lower center", ncols=len(patches), frameon=False, fontsize=9
+    )
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(words: Sequence[str]) -> None:
+    """Draw the picture and print the table."""
+    parser = argparse.ArgumentParser("picture", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("docs/images/instruments.png"))
+    found = results()
+    draw(found, parser.parse_args(words).output)
+    print(table(found))

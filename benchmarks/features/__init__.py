@@ -1,0 +1,1 @@
+"""Benchmarks of feature extraction, and of items with missing or late features."""

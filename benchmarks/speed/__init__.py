@@ -1,0 +1,1 @@
+"""Benchmarks of the time and memory of training, recommending and reading data."""

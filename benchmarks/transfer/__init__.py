@@ -1,0 +1,1 @@
+"""Benchmarks of pretrained adapters on catalogues that they were not trained on."""

@@ -1,0 +1,1 @@
+"""Bridges to `SequenceBackbone` for the interfaces of torch, transformers, PEFT and others."""

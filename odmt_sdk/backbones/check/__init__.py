@@ -1,0 +1,1 @@
+"""`check_backbone`: checks of a backbone before training."""

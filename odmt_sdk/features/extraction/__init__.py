@@ -1,0 +1,1 @@
+"""Encodes raw texts, images and arrays with pretrained encoders."""

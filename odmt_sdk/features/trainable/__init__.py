@@ -1,0 +1,1 @@
+"""Content encoders that are trained with the model, by LoRA."""

@@ -1,0 +1,1 @@
+"""File access: reading files from untrusted sources, and crash-safe writing."""

@@ -1,0 +1,1 @@
+"""The teaching graphs of the package; each file registers one."""
