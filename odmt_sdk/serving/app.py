@@ -16,6 +16,10 @@ from odmt_sdk.wrapper import ODMTWrapper
 
 logger = logging.getLogger(__name__)
 
+# How much of a refused body is read and thrown away, and for how long, before the answer is sent
+_DISCARD_BYTES = 1 << 20
+_DISCARD_SECONDS = 2.0
+
 RETRY_AFTER_SECONDS = 1  # sent with the status 503
 
 
@@ -282,9 +286,11 @@ class _BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > self._max_bytes:
-            await self._refuse(send)
+            # `Expect: 100-continue`: the client waits for the answer and has sent nothing yet
+            await self._refuse(None if b"expect" in headers else receive, send)
             return
         body, more = bytearray(), True
         while more:
@@ -294,7 +300,7 @@ class _BodyLimit:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self._max_bytes:
-                await self._refuse(send)
+                await self._refuse(receive if more else None, send)
                 return
         sent = False
 
@@ -307,8 +313,20 @@ class _BodyLimit:
 
         await self._app(scope, read, send)
 
-    async def _refuse(self, send: Any) -> None:
+    async def _refuse(self, receive: Any, send: Any) -> None:
+        if receive is not None:
+            # a client that still sends when the connection closes may never see the answer
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._discard(receive), _DISCARD_SECONDS)
         text = f'{{"detail":"the body is larger than {self._max_bytes} bytes"}}'.encode()
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": text})
+
+    async def _discard(self, receive: Any) -> None:
+        """Read the rest of a body that is refused, up to a limit, without keeping it."""
+        discarded, more = 0, True
+        while more and discarded < _DISCARD_BYTES:
+            message = await receive()
+            discarded += len(message.get("body", b""))
+            more = message.get("more_body", False)  # absent when the client has gone

@@ -178,6 +178,43 @@ def test_bodies_that_are_no_json_or_lie_about_their_size(port):
     assert ask(port, "/recommend", {"histories": [[101]]})[0] == 200
 
 
+@pytest.mark.parametrize("chunks", [1, 10], ids=["announced", "in-chunks"])
+def test_a_client_that_still_sends_a_refused_body_sees_why(port, chunks):
+    piece = b"x" * (500_000 // chunks)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def slowly():
+        for _ in range(chunks):
+            time.sleep(0.02)
+            yield piece
+
+    headers = {"content-type": "application/json"}
+    body = piece if chunks == 1 else slowly()
+    connection.request("POST", "/recommend", body, headers)
+    response = connection.getresponse()
+    assert response.status == 413
+    assert "20000 bytes" in json.loads(response.read())["detail"]
+    connection.close()
+
+
+def test_a_refused_body_without_an_end_is_not_read_forever(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(
+            b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: 900000\r\n\r\n" + b"x" * 30_000
+        )
+        assert client.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_asks_before_it_sends_is_refused_at_once(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(
+            b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"expect: 100-continue\r\ncontent-length: 900000\r\n\r\n"
+        )
+        assert client.recv(100).startswith(b"HTTP/1.1 413")
+
+
 def test_hundreds_of_requests_at_once(port, model):
     histories = some_histories(300, seed=3)
     expected = model.recommend(histories, k=5).item_ids
