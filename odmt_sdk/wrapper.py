@@ -21,7 +21,7 @@ from odmt_sdk.backbones.per_source import SourceBackbones
 from odmt_sdk.backbones.template import BackboneTemplate
 from odmt_sdk.config import LIVE_SETTINGS, ODMTConfig, check_heads
 from odmt_sdk.deprecation import renamed_argument
-from odmt_sdk.features.feature_set import FeatureSet
+from odmt_sdk.features.feature_set import FeatureSet, check_feature_set
 from odmt_sdk.features.features import ItemFeatures
 from odmt_sdk.features.joined import JoinedFeatures
 from odmt_sdk.features.modality import ModalityTokens
@@ -132,7 +132,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         transfer_report: the weights that were taken from an adapter of another catalogue.
 
     Raises:
-        TypeError: if the backbone is not callable.
+        TypeError: if the backbone is not callable, or `item_features` are no features.
         ValueError: if it is unclear how to call the backbone, `check` finds an error, or the hidden
             size cannot be determined or does not fit.
 
@@ -165,6 +165,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
     ) -> None:
         config = config or ODMTConfig()
         check_fusion(config.fusion)
+        check_feature_set(item_features)
         # an adapter can be loaded for recommending even if its teaching graph is not registered
         if isinstance(config.teaching_graph, str) and (
             check or item_features is not None or vocabulary is not None
@@ -263,6 +264,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
                 "this model has no items yet: call model.set_items(item_features) instead of "
                 "setting model.item_features"
             )
+        check_feature_set(item_features)
         if item_features is not None:
             item_features = self._fitting(item_features, self.vocabulary)
             attach_encoders(self.encoders, item_features, self.device)
@@ -357,6 +359,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         """
         if self.item_encoder is not None:
             raise ValueError("the items of this model are already set: create a new model")
+        check_feature_set(item_features)
         check_encoders(encoders or {}, item_features)
         if vocabulary is not None and not isinstance(vocabulary, ItemVocabulary):
             vocabulary = ItemVocabulary(vocabulary)
@@ -399,6 +402,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
                 grow, an id is already in the catalogue, modalities or widths differ, or the
                 features were prepared in another way.
         """
+        check_feature_set(item_features)
         vocabulary, encoder, _ = self._items()
         growing = check_new_items(item_features, vocabulary, self.feature_widths, encoder)
         item_features = prepare_like(
@@ -1271,6 +1275,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         """
         if freeze and not transfer:
             raise ValueError("freeze=True needs transfer=True: it freezes the transferred weights")
+        check_feature_set(item_features)
         check_encoders(encoders or {}, item_features)
         if transfer and item_features is None:
             raise ValueError("transfer=True needs item_features= of the other catalogue")

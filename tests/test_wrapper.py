@@ -56,6 +56,32 @@ def test_one_backbone_for_all_sources():
     model(torch.tensor([[1, 2, 3]])).loss.backward()
 
 
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (ItemVocabulary(["a", "b"]), "ItemVocabulary.* vocabulary= for a model that uses only IDs"),
+        ({"text": torch.zeros(3, 1, 4)}, r"dict.*from_tensors\(text="),
+        (torch.zeros(3, 4), r"Tensor.*from_tensors\(text="),
+        ("features", r"str.*ItemFeatures\.open\(path\)"),
+        (pd.DataFrame({"item_id": [1], "text": ["a"]}), r"DataFrame.*from_items\(table"),
+        ([{"item_id": 1, "text": "a"}], r"list.*from_items\(table"),
+    ],
+    ids=["vocabulary", "tensors", "tensor", "path", "table", "rows"],
+)
+def test_other_things_than_features_are_refused_everywhere(given, advice, tmp_path):
+    model = toy_model()
+    folder = model.save_pretrained(tmp_path / "adapter")
+    for use in (
+        lambda: ODMTWrapper(MyModel(), given),
+        lambda: ODMTWrapper(MyModel()).set_items(given),
+        lambda: setattr(model, "item_features", given),
+        lambda: model.add_items(given),
+        lambda: ODMTWrapper.from_pretrained(folder, MyModel(), given),
+    ):
+        with pytest.raises(TypeError, match=f"^item_features is a {advice}"):
+            use()
+
+
 def test_features_given_later():
     model = ODMTWrapper(backbone=MyModel())
     for call in (

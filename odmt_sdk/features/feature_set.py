@@ -1,7 +1,8 @@
 """The interface through which a model reads item features."""
 
 from collections.abc import Hashable, Iterable
-from typing import Protocol
+from os import PathLike
+from typing import Any, Protocol
 
 import torch
 
@@ -25,3 +26,33 @@ class FeatureSet(Protocol):
 
     def gather(self, rows: torch.Tensor) -> dict[str, ModalityTokens]:
         """Return modality -> tokens (U, T, d) and lengths (U,), on the device of `rows` (U,)."""
+
+
+def check_feature_set(features: Any) -> None:
+    """Raise `TypeError` unless a value can be used as item features; None is accepted.
+
+    Args:
+        features: what was passed as `item_features`.
+
+    Raises:
+        TypeError: if it is something else, such as a table, a dictionary or a path.
+    """
+    if features is None:
+        return
+    missing = [name for name in ("vocabulary", "widths") if not hasattr(features, name)]
+    missing += [
+        name for name in ("select", "gather") if not callable(getattr(features, name, None))
+    ]
+    if not missing:
+        return
+    made = "ItemFeatures.from_items(table, text_encoder=..., image_encoder=...)"
+    if isinstance(features, ItemVocabulary):
+        made = "vocabulary= for a model that uses only IDs"
+    elif isinstance(features, torch.Tensor) or (
+        isinstance(features, dict)
+        and all(isinstance(values, torch.Tensor) for values in features.values())
+    ):
+        made = "ItemFeatures.from_tensors(text=..., image=..., item_ids=...)"
+    elif isinstance(features, str | PathLike):
+        made = "ItemFeatures.open(path)"
+    raise TypeError(f"item_features is a {type(features).__name__}, not ItemFeatures: pass {made}")
