@@ -90,8 +90,8 @@ def fit(
         epochs: maximum number of epochs, None = 200. With most data, `patience` stops training
             earlier.
         batch_size: training windows per step, and histories scored at once in evaluation, both per
-            device; None = 128, reduced to as little as 16 if an epoch would have fewer than 32
-            steps.
+            device; None = 128. In training, None is reduced to as little as 16 if an epoch would
+            have fewer than 32 steps or a step more than 2,560 predictions.
         learning_rate: learning rate of AdamW; constant after the warm-up.
         backbone_learning_rate: a separate learning rate for the backbones, for example to fine-tune
             pretrained ones; None = `learning_rate`. Weight decay, optimizer and schedule are the

@@ -24,6 +24,7 @@ OTHER = {  # another value of every setting
     "shortcut": False,
     "dropout": 0.5,
     "layer_norm_eps": 1e-3,
+    "initial_length": 1.0,
     "modality_dropout": 0.5,
     "id_dropout": 0.5,
     "prefix_augmentation": False,

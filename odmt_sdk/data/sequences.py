@@ -162,6 +162,14 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
             self.seed = seed
         self._epoch.fill_(epoch)
 
+    def mean_predictions(self) -> float:
+        """Return the mean number of items that are predicted per window."""
+        predicted = np.maximum(np.diff(self._sequences.offsets) - 1, 0)
+        if self.windows == "last":
+            predicted = np.minimum(predicted, self.max_seq_length)
+        again = (len(self) - len(self._sequences)) * (self.overlap - 1)  # in the shared items
+        return float(predicted.sum() + again) / max(len(self), 1)
+
     def sequences(self) -> tuple[IntArray, IntArray]:
         """Return the uncut sequences: rows (E,) and offsets (B + 1,)."""
         return self._sequences.rows, self._sequences.offsets

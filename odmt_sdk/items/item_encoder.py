@@ -49,6 +49,7 @@ class ItemEncoder(ItemEmbedder):
         shortcut: whether a linear layer also adds the first token of each source, as it enters the
             blocks, to the output of the head. The blocks make the sources similar; the shortcut
             keeps them distinct. Not in the paper.
+        initial_length: approximate length of the embeddings before training.
 
     Raises:
         ValueError: if `num_heads` does not divide `hidden_size`.
@@ -79,6 +80,7 @@ class ItemEncoder(ItemEmbedder):
         id_dropout: float = 0.0,
         token_norm: bool = True,
         shortcut: bool = True,
+        initial_length: float = 0.16,
     ) -> None:
         super().__init__()
         check_heads(hidden_size, num_heads)
@@ -122,21 +124,21 @@ class ItemEncoder(ItemEmbedder):
         }
         self.shortcuts = nn.ModuleDict(shortcuts)
         self.apply(init_weights)
-        # IDs of unit length, whatever the size of the catalogue
-        nn.init.normal_(self.id_embedding.weight, std=hidden_size**-0.5)
+        # of the same length, whatever the size of the catalogue
+        nn.init.normal_(self.id_embedding.weight, std=initial_length * hidden_size**-0.5)
         content_scale = 1.0 if token_norm else hidden_size**-0.5  # of one number of a token
         for token in self.missing_tokens.values():
             nn.init.normal_(token, std=content_scale)
         for source, linear in shortcuts.items():
-            scale = content_scale if source != "id" else hidden_size**-0.5
+            scale = content_scale / initial_length if source != "id" else hidden_size**-0.5
             nn.init.normal_(linear.weight, std=1 / (hidden_size * scale))
         with torch.no_grad():
             self.id_embedding.weight[0] = 0
-            # Item embeddings of about unit length keep the first scores small. Large random scores
-            # make training plateau at the popularity baseline.
+            # Short item embeddings keep the first scores small. Large random scores make training
+            # plateau at the popularity baseline.
             for head in heads.values():
                 last: Any = head[-1]
-                last.weight.mul_((2 / hidden_size) ** 0.5)
+                last.weight.mul_(initial_length * (2 / hidden_size) ** 0.5)
 
         # the vector of unknown IDs, used instead of a row of the table
         self.missing_tokens["id"] = nn.Parameter(torch.zeros(hidden_size))

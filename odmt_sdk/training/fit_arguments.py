@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 from transformers import TrainingArguments
 
 from odmt_sdk.data.splits import Split
-from odmt_sdk.training.schedule import LONGEST_WARMUP, default_batch_size, default_warmup_steps
+from odmt_sdk.training.schedule import (
+    LARGEST_BATCH,
+    LONGEST_WARMUP,
+    default_batch_size,
+    default_warmup_steps,
+)
 from odmt_sdk.training.trainer import metric_names
 
 
@@ -46,7 +51,7 @@ def fit_arguments(
         split: the data.
         output_dir: folder of the checkpoints.
         epochs: maximum number of epochs.
-        batch_size: windows per step and device.
+        batch_size: windows per step and device; histories per step of evaluation.
         learning_rate: learning rate of AdamW.
         warmup_steps: number of warm-up steps.
         weight_decay: weight decay of AdamW.
@@ -63,12 +68,14 @@ def fit_arguments(
         ValueError: if an argument is given twice or out of range.
     """
     _refuse_twice(training_arguments, epochs=epochs, batch_size=batch_size)
+    evaluation_batch = batch_size
     if batch_size is None:
-        batch_size = default_batch_size(len(split.train))
+        batch_size = default_batch_size(len(split.train), split.train.mean_predictions())
+        evaluation_batch = LARGEST_BATCH
     settings: dict[str, Any] = {
         "num_train_epochs": 200 if epochs is None else epochs,
         "per_device_train_batch_size": batch_size,
-        "per_device_eval_batch_size": batch_size,
+        "per_device_eval_batch_size": evaluation_batch,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "max_grad_norm": max_grad_norm,

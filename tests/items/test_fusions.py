@@ -54,10 +54,13 @@ def test_shapes(fusion):
 
 @pytest.mark.parametrize("scale", [0.1, 10.0])
 @pytest.mark.parametrize("fusion", SOURCES)
-def test_embeddings_start_at_about_unit_length(fusion, scale):
-    encoder = make(fusion, num_items=200, hidden_size=64).eval()
+@pytest.mark.parametrize("length", [None, 1.0])
+def test_embeddings_start_at_the_initial_length(fusion, scale, length):
+    settings = {} if length is None else {"initial_length": length}
+    encoder = make(fusion, num_items=200, hidden_size=64, **settings).eval()
+    expected = pytest.approx(0.16 if length is None else length, rel=0.25)
     for source, embeddings in encoder(torch.arange(1, 201), tokens(200, scale=scale)).items():
-        assert float(embeddings.detach().norm(dim=1).mean()) == pytest.approx(1, rel=0.25), source
+        assert float(embeddings.detach().norm(dim=1).mean()) == expected, source
 
 
 @pytest.mark.parametrize("fusion", SOURCES)

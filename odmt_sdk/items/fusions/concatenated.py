@@ -34,7 +34,7 @@ class ConcatFusion(ItemVectors):
         self.mix.apply(init_weights)
         with (
             torch.no_grad()
-        ):  # Xavier's variance is 2 / ((S + 1) D); unit length asks for 1 / (S D)
+        ):  # Xavier's variance is 2 / ((S + 1) D); an equal length needs 1 / (S D)
             self.mix.weight.mul_(((sources + 1) / (2 * sources)) ** 0.5)
 
     def combine(self, vectors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from odmt_sdk.transformer import PostNormBlock, init_weights, post_norm_blocks
 
 
 class ContentHead(nn.Module):
-    """Maps a modality to a vector of about unit length, regardless of the scale of its features.
+    """Maps a modality to a vector whose length does not depend on the scale of its features.
 
     Without blocks, the first token passes through a linear layer, a layer norm and a head. With
     blocks, all tokens pass through a transformer between the norm and the head.
@@ -25,6 +25,7 @@ class ContentHead(nn.Module):
         layer_norm_eps: epsilon of the layer norms.
         num_layers: post-norm transformer blocks.
         num_heads: attention heads of a block, a divisor of D.
+        initial_length: approximate length of the vectors before training.
 
     Raises:
         ValueError: if there are blocks and `num_heads` does not divide `hidden_size`.
@@ -44,6 +45,7 @@ class ContentHead(nn.Module):
         layer_norm_eps: float = 1e-6,
         num_layers: int = 0,
         num_heads: int = 2,
+        initial_length: float = 0.16,
     ) -> None:
         super().__init__()
         if num_layers:
@@ -56,8 +58,8 @@ class ContentHead(nn.Module):
             for _ in range(num_layers)
         )
         self.apply(init_weights)
-        self.head = unit_head(hidden_size)
-        self.missing = nn.Parameter(torch.randn(hidden_size) * hidden_size**-0.5)
+        self.head = content_head(hidden_size, initial_length)
+        self.missing = nn.Parameter(torch.randn(hidden_size) * initial_length * hidden_size**-0.5)
 
     def forward(self, content: ModalityTokens) -> torch.Tensor:
         """Encode.
@@ -85,11 +87,12 @@ class ContentHead(nn.Module):
         return torch.where(exists[:, :1], vectors, self.missing.to(vectors))
 
 
-def unit_head(hidden_size: int) -> nn.Sequential:
-    """A head of two layers that maps the output of a layer norm to about unit length.
+def content_head(hidden_size: int, initial_length: float = 0.16) -> nn.Sequential:
+    """A head of two layers on the output of a layer norm.
 
     Args:
         hidden_size: D.
+        initial_length: approximate length of its vectors before training.
 
     Returns:
         A module (U, D) -> (U, D).
@@ -98,5 +101,5 @@ def unit_head(hidden_size: int) -> nn.Sequential:
     head = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.LeakyReLU(), last)
     head.apply(init_weights)
     with torch.no_grad():
-        last.weight.mul_((2 / hidden_size) ** 0.5)
+        last.weight.mul_(initial_length * (2 / hidden_size) ** 0.5)
     return head

@@ -18,7 +18,7 @@ from odmt_sdk.items.item_encoder import ItemEncoder
 class EarlyDeepFusion(ItemEmbedder):
     """An item is the sum of its sources' embeddings from the multi-modal transformer.
 
-    The sum is divided by the square root of S to keep it at about unit length.
+    The sum is divided by the square root of S to keep its length.
 
     Args:
         encoder: encodes the sources.

@@ -41,7 +41,7 @@ class GatedFusion(ItemVectors):
         """Weigh and add."""
         stacked = torch.stack(list(vectors.values()), dim=1)  # (U, S, D)
         shares = self.gates(stacked.flatten(1)).view_as(stacked).softmax(1)
-        # equal shares make the mean of S unit vectors, of length S^-0.5
+        # equal shares make the mean of S vectors, which is shorter by S^-0.5
         return {"item": (shares * stacked).sum(1) * len(vectors) ** 0.5}
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.features.modality import ModalityTokens
 from odmt_sdk.items.embedder import ItemEmbedder, register_fusion
-from odmt_sdk.items.fusions.ids import unit_table
+from odmt_sdk.items.fusions.ids import id_table
 
 
 class IdEnsemble(ItemEmbedder):
@@ -21,6 +21,7 @@ class IdEnsemble(ItemEmbedder):
         num_items: N.
         hidden_size: D.
         copies: number of tables.
+        initial_length: approximate length of the vectors before training.
 
     Examples:
         >>> IdEnsemble(num_items=9, hidden_size=8, copies=3).sources
@@ -29,11 +30,13 @@ class IdEnsemble(ItemEmbedder):
 
     modalities = ()
 
-    def __init__(self, *, num_items: int, hidden_size: int, copies: int) -> None:
+    def __init__(
+        self, *, num_items: int, hidden_size: int, copies: int, initial_length: float = 0.16
+    ) -> None:
         super().__init__()
         self.sources = ("id", *(f"id_{copy}" for copy in range(2, copies + 1)))
         self.tables = nn.ModuleDict(
-            {source: unit_table(num_items, hidden_size) for source in self.sources}
+            {source: id_table(num_items, hidden_size, initial_length) for source in self.sources}
         )
 
     def forward(
@@ -57,4 +60,9 @@ def build(
 ) -> IdEnsemble:
     """Build one table per source that the features would give, or three without features."""
     copies = 1 + len(modality_widths) if modality_widths else 3
-    return IdEnsemble(num_items=num_items, hidden_size=hidden_size, copies=copies)
+    return IdEnsemble(
+        num_items=num_items,
+        hidden_size=hidden_size,
+        copies=copies,
+        initial_length=config.initial_length,
+    )

@@ -9,25 +9,26 @@ from torch import nn
 from odmt_sdk.items.growth import append_rows
 
 
-def unit_table(num_items: int, hidden_size: int) -> nn.Embedding:
-    """A table of vectors of about unit length, whatever the size of the catalogue.
+def id_table(num_items: int, hidden_size: int, initial_length: float = 0.16) -> nn.Embedding:
+    """A table of vectors of the same length, whatever the size of the catalogue.
 
     Args:
         num_items: N.
         hidden_size: D.
+        initial_length: approximate length of the vectors.
 
     Returns:
         A table of N + 1 rows; row 0, padding, is zero.
     """
     table = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
-    nn.init.normal_(table.weight, std=hidden_size**-0.5)
+    nn.init.normal_(table.weight, std=initial_length * hidden_size**-0.5)
     with torch.no_grad():
         table.weight[0] = 0
     return table
 
 
 class IdTable(nn.Module):
-    """One vector per item ID, of about unit length.
+    """One vector per item ID.
 
     In eval mode, the unknown-ID vector replaces the IDs of unseen items. It is trained by the IDs
     that are hidden in training. Without hidden IDs it stays zero, the mean of the initial IDs.
@@ -35,6 +36,7 @@ class IdTable(nn.Module):
     Args:
         num_items: N; the table has N + 1 rows, row 0 is padding.
         hidden_size: D.
+        initial_length: approximate length of the vectors before training.
 
     Examples:
         >>> IdTable(num_items=9, hidden_size=8)(torch.tensor([4, 7])).shape
@@ -43,9 +45,9 @@ class IdTable(nn.Module):
 
     unseen: torch.Tensor
 
-    def __init__(self, *, num_items: int, hidden_size: int) -> None:
+    def __init__(self, *, num_items: int, hidden_size: int, initial_length: float = 0.16) -> None:
         super().__init__()
-        self.embedding = unit_table(num_items, hidden_size)
+        self.embedding = id_table(num_items, hidden_size, initial_length)
         self.unknown = nn.Parameter(torch.zeros(hidden_size))
         self.register_buffer("unseen", torch.zeros(num_items + 1, dtype=torch.bool))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from odmt_sdk.config import ODMTConfig
 from odmt_sdk.items.embedder import register_fusion
-from odmt_sdk.items.fusions.content import unit_head
+from odmt_sdk.items.fusions.content import content_head
 from odmt_sdk.items.fusions.vectors import ItemVectors, vector_settings
 from odmt_sdk.transformer import init_weights
 
@@ -27,6 +27,7 @@ class Towers(ItemVectors):
             the ID is a bare table.
         dropout: probability on projected vectors.
         layer_norm_eps: epsilon of the layer norms.
+        initial_length: approximate length of the vectors before training.
         **settings: the other settings of `ItemVectors`.
 
     Examples:
@@ -41,9 +42,15 @@ class Towers(ItemVectors):
         id_head: bool = True,
         dropout: float = 0.1,
         layer_norm_eps: float = 1e-6,
+        initial_length: float = 0.16,
         **settings: Any,
     ) -> None:
-        super().__init__(dropout=dropout, layer_norm_eps=layer_norm_eps, **settings)
+        super().__init__(
+            dropout=dropout,
+            layer_norm_eps=layer_norm_eps,
+            initial_length=initial_length,
+            **settings,
+        )
         self.sources = ("id", *self.modalities)
         self.id_head: nn.Module = nn.Identity()
         if id_head:
@@ -51,7 +58,8 @@ class Towers(ItemVectors):
             project = nn.Linear(size, size)
             init_weights(project)
             norm = nn.LayerNorm(size, eps=layer_norm_eps)
-            self.id_head = nn.Sequential(project, norm, nn.Dropout(dropout), unit_head(size))
+            head = content_head(size, initial_length)
+            self.id_head = nn.Sequential(project, norm, nn.Dropout(dropout), head)
 
     def combine(self, vectors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keep the sources separate."""

@@ -25,4 +25,5 @@ def build(
         id_dropout=config.id_dropout,
         token_norm=config.token_norm,
         shortcut=config.shortcut,
+        initial_length=config.initial_length,
     )

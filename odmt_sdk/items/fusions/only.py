@@ -105,7 +105,12 @@ def build(
     """Build the encoder of the source after the colon of `config.fusion`."""
     source = config.fusion.partition(":")[2]
     if source == "id":
-        return IdEnsemble(num_items=num_items, hidden_size=hidden_size, copies=1)
+        return IdEnsemble(
+            num_items=num_items,
+            hidden_size=hidden_size,
+            copies=1,
+            initial_length=config.initial_length,
+        )
     return OnlyContent(
         source,
         num_items=num_items,
@@ -113,4 +118,5 @@ def build(
         modality_widths=modality_widths,
         dropout=config.dropout,
         layer_norm_eps=config.layer_norm_eps,
+        initial_length=config.initial_length,
     )

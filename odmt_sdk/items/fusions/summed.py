@@ -15,7 +15,7 @@ from odmt_sdk.items.fusions.vectors import ItemVectors, vector_settings
 class SumFusion(ItemVectors):
     """An item is the sum of its ID and its projected content, read by one backbone.
 
-    The sum is divided by the square root of S to keep it at about unit length.
+    The sum is divided by the square root of S to keep its length.
 
     Examples:
         >>> encoder = SumFusion(num_items=9, hidden_size=8, modality_widths={})

@@ -20,8 +20,8 @@ from odmt_sdk.items.random_hiding import hide
 class ItemVectors(ItemEmbedder):
     """Looks up an item's ID and turns each of its modalities into one vector.
 
-    All vectors start at about unit length. A learned vector replaces a modality that an item lacks,
-    and the ID of an item without training interactions.
+    All vectors have about the same length before training. A learned vector replaces a modality
+    that an item lacks, and the ID of an item without training interactions.
 
     A fusion is a subclass: it sets `sources`, and its `combine` turns `vectors` into embeddings.
 
@@ -36,6 +36,7 @@ class ItemVectors(ItemEmbedder):
             Content and ID of an item are never all hidden.
         num_layers: transformer blocks over the tokens of each modality; 0 reads the first token.
         num_heads: attention heads of a block, a divisor of D.
+        initial_length: approximate length of the vectors before training.
 
     Raises:
         ValueError: if there are blocks and `num_heads` does not divide `hidden_size`.
@@ -55,12 +56,15 @@ class ItemVectors(ItemEmbedder):
         id_dropout: float = 0.0,
         num_layers: int = 0,
         num_heads: int = 2,
+        initial_length: float = 0.16,
     ) -> None:
         super().__init__()
         self.modalities = tuple(modality_widths)
         self.hidden_size = hidden_size
         self.modality_dropout, self.id_dropout = modality_dropout, id_dropout
-        self.ids = IdTable(num_items=num_items, hidden_size=hidden_size)
+        self.ids = IdTable(
+            num_items=num_items, hidden_size=hidden_size, initial_length=initial_length
+        )
         self.contents = nn.ModuleDict(
             {
                 name: ContentHead(
@@ -70,6 +74,7 @@ class ItemVectors(ItemEmbedder):
                     layer_norm_eps=layer_norm_eps,
                     num_layers=num_layers,
                     num_heads=num_heads,
+                    initial_length=initial_length,
                 )
                 for name, width in modality_widths.items()
             }
@@ -174,4 +179,5 @@ def vector_settings(
         "layer_norm_eps": config.layer_norm_eps,
         "modality_dropout": config.modality_dropout,
         "id_dropout": config.id_dropout,
+        "initial_length": config.initial_length,
     }
