@@ -86,7 +86,8 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
 
     Raises:
         ValueError: if `max_seq_length` is below 1, `windows` is unknown, `overlap` is out of range,
-            or `offsets` do not rise from 0 to E.
+            `offsets` do not rise from 0 to E, or a row is below 1.
+        TypeError: if the rows are not integers.
 
     Examples:
         >>> rows, offsets = np.array([1, 2, 3, 4, 5, 6, 7]), np.array([0, 5, 7])
@@ -111,20 +112,15 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         self.max_seq_length = _checked_length(max_seq_length)
         if windows not in get_args(Windows):
             raise ValueError(f"windows={windows!r} must be one of {get_args(Windows)}")
-        if not isinstance(overlap, int) or not 1 <= overlap <= max_seq_length:
-            raise ValueError(
-                f"overlap={overlap!r} must be a whole number in 1..{max_seq_length}, the "
-                "max_seq_length: every window must have at least one new item"
-            )
         self.windows = windows
-        self.overlap = overlap
+        self.overlap = _checked_overlap(overlap, self.max_seq_length)
         self.seed = seed
         # In shared memory, so that persistent worker processes see the change of epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._first_windows: IntArray | None = None  # (B + 1,); None = one window per sequence
         lengths = np.diff(self._sequences.offsets)
-        if windows == "all" and (lengths > max_seq_length + 1).any():
-            counts = _window_counts(lengths, max_seq_length, self._stride)  # (B,)
+        if windows == "all" and (lengths > self.max_seq_length + 1).any():
+            counts = _window_counts(lengths, self.max_seq_length, self._stride)  # (B,)
             self._first_windows = np.concatenate(([0], np.cumsum(counts)))
 
     def __len__(self) -> int:
@@ -203,8 +199,9 @@ class RankingDataset(Dataset[dict[str, Any]]):
             `evaluate(..., beyond_accuracy=True)`; `leave_one_out` and `time_split` set them.
 
     Raises:
-        ValueError: if `max_seq_length` is below 1, `offsets` do not rise from 0 to E, or the
-            numbers of histories, targets and users differ.
+        ValueError: if `max_seq_length` is below 1, `offsets` do not rise from 0 to E, a row is
+            below 1, or the numbers of histories, targets and users differ.
+        TypeError: if rows or targets are not integers.
 
     Examples:
         >>> dataset = RankingDataset(
@@ -225,7 +222,7 @@ class RankingDataset(Dataset[dict[str, Any]]):
         training_counts: TrainingCounts | None = None,
     ) -> None:
         self._histories = _Sequences(rows, offsets)
-        self.targets = torch.from_numpy(np.array(targets, dtype=np.int64))
+        self.targets = torch.from_numpy(_checked_rows("targets", targets).astype(np.int64))
         self.user_ids = tuple(user_ids)
         self.training_counts = training_counts
         self.max_seq_length = _checked_length(max_seq_length)
@@ -256,7 +253,7 @@ class _Sequences:
 
     def __init__(self, rows: IntArray, offsets: IntArray) -> None:
         # int32 needs half the memory of int64; forked worker processes share arrays, but not lists.
-        self.rows = np.asarray(rows, dtype=np.int32)
+        self.rows = _checked_rows("rows", rows).astype(np.int32, copy=False)
         self.offsets = np.asarray(offsets, dtype=np.int64)
         ends = self.offsets[[0, -1]].tolist() if len(self.offsets) else []
         if ends != [0, len(self.rows)] or (np.diff(self.offsets) < 0).any():
@@ -303,6 +300,41 @@ def _mixed(*numbers: int) -> int:
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
         state ^= state >> 31
     return state
+
+
+def _checked_rows(name: str, rows: Any) -> IntArray:
+    """Raise unless rows are a list of integers of at least 1; return them as an array."""
+    found = np.asarray(rows)
+    if found.ndim != 1:
+        raise ValueError(
+            f"{name} have {found.ndim} dimensions instead of one: concatenate the sequences, "
+            "without padding"
+        )
+    if not len(found):
+        return found.astype(np.int64)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name} hold {found.dtype}; they must be integers, the rows of items")
+    low, high = int(found.min()), int(found.max())
+    if low < 1 or high > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{name} hold {low if low < 1 else high}, but rows of items lie in 1..N and 0 is "
+            "padding: number the items from 1, as ItemVocabulary(item_ids).rows(...) does, and "
+            "leave out padding"
+        )
+    return found
+
+
+def _checked_overlap(overlap: int, max_seq_length: int) -> int:
+    try:
+        found = whole_number("overlap", overlap)
+    except (TypeError, ValueError):
+        found = 0
+    if not 1 <= found <= max_seq_length:
+        raise ValueError(
+            f"overlap={overlap!r} must be a whole number in 1..{max_seq_length}, the "
+            "max_seq_length: every window must have at least one new item"
+        )
+    return found
 
 
 def _checked_length(max_seq_length: int) -> int:
