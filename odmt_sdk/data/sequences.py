@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from odmt_sdk.config import whole_number
+from odmt_sdk.vocabulary import ItemVocabulary
 
 IntArray = npt.NDArray[np.integer[Any]]
 Windows = Literal["all", "last"]
@@ -83,6 +84,8 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
             A larger overlap gives fewer predictions with a short history, but more windows per
             epoch.
         seed: seed of the shifts.
+        vocabulary: the item ids of the rows, compared with those of the model; None = not compared.
+            `leave_one_out` and `time_split` set it.
 
     Raises:
         ValueError: if `max_seq_length` is below 1, `windows` is unknown, `overlap` is out of range,
@@ -107,7 +110,9 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         windows: Windows = "all",
         overlap: int = 1,
         seed: int = 0,
+        vocabulary: ItemVocabulary | None = None,
     ) -> None:
+        self.vocabulary = vocabulary
         self._sequences = _Sequences(rows, offsets)
         self.max_seq_length = _checked_length(max_seq_length)
         if windows not in get_args(Windows):
@@ -197,6 +202,8 @@ class RankingDataset(Dataset[dict[str, Any]]):
         max_seq_length: maximum number of history items given to the model.
         training_counts: how often the items occur in training, for
             `evaluate(..., beyond_accuracy=True)`; `leave_one_out` and `time_split` set them.
+        vocabulary: the item ids of the rows, compared with those of the model; None = not compared.
+            `leave_one_out` and `time_split` set it.
 
     Raises:
         ValueError: if `max_seq_length` is below 1, `offsets` do not rise from 0 to E, a row is
@@ -220,7 +227,9 @@ class RankingDataset(Dataset[dict[str, Any]]):
         *,
         max_seq_length: int = 50,
         training_counts: TrainingCounts | None = None,
+        vocabulary: ItemVocabulary | None = None,
     ) -> None:
+        self.vocabulary = vocabulary
         self._histories = _Sequences(rows, offsets)
         self.targets = torch.from_numpy(_checked_rows("targets", targets).astype(np.int64))
         self.user_ids = tuple(user_ids)
@@ -246,6 +255,48 @@ class RankingDataset(Dataset[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"RankingDataset({len(self):,} queries, max_seq_length={self.max_seq_length})"
+
+
+def check_same_rows(dataset: Any, vocabulary: ItemVocabulary | None, whose: str = "model") -> None:
+    """Raise if the rows of a dataset are other items than those of a vocabulary.
+
+    Items after those of the dataset are allowed, because a catalogue grows at its end. Vocabularies
+    of the numbers 1..N name rows, not items, and are not compared with ids of texts.
+
+    Args:
+        dataset: a `SequenceDataset`, a `RankingDataset`, or a `Subset` of one; others pass.
+        vocabulary: the item ids; None passes.
+        whose: whose vocabulary it is, for the message.
+
+    Raises:
+        ValueError: if an item differs.
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    own: ItemVocabulary | None = getattr(dataset, "vocabulary", None)
+    if own is None or vocabulary is None or own is vocabulary or len(vocabulary) < len(own):
+        return  # too few rows are reported by their number
+    pairs = zip(own, vocabulary, strict=False)
+    differ = ((row, *pair) for row, pair in enumerate(pairs, start=1) if not _is_same(*pair))
+    found = next(differ, None)
+    if found is None or _names_rows(own, vocabulary) or _names_rows(vocabulary, own):
+        return
+    row, item, other = found
+    raise ValueError(
+        f"the items of the dataset and of the {whose} differ, or their order does: row {row:,} is "
+        f"{item!r} in the dataset and {other!r} in the {whose}. Split the data with the vocabulary "
+        f"of the {whose}, leave_one_out(..., vocabulary={whose}.vocabulary)"
+    )
+
+
+def _is_same(one: Hashable, other: Hashable) -> bool:
+    return type(one) is type(other) and one == other
+
+
+def _names_rows(one: ItemVocabulary, other: ItemVocabulary) -> bool:
+    """Whether the ids of one vocabulary are the numbers 1..N, and those of the other texts."""
+    numbers = all(item_id == row for row, item_id in enumerate(one, start=1))
+    return numbers and set(map(type, other)) == {str}
 
 
 class _Sequences:

@@ -3,8 +3,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
-from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset, check_same_rows
+from odmt_sdk.vocabulary import ItemVocabulary
 
 ROWS, OFFSETS = np.array([1, 2, 3, 4, 5, 6]), np.array([0, 4, 6])
 
@@ -97,3 +99,22 @@ def test_rows_that_are_no_items(rows, error, message):
 def test_settings_of_numpy_are_settings():
     dataset = SequenceDataset(ROWS, OFFSETS, max_seq_length=np.int64(3), overlap=np.int32(2))
     assert (dataset.max_seq_length, dataset.overlap) == (3, 2)
+
+
+def test_rows_of_another_vocabulary_are_refused():
+    ids = ["mug", "lamp", "hat", "cup", "pot", "pan"]
+    datasets = (
+        SequenceDataset(ROWS, OFFSETS, vocabulary=ItemVocabulary(ids)),
+        RankingDataset(*(ROWS, OFFSETS, np.array([1, 2]), "ab"), vocabulary=ItemVocabulary(ids)),
+    )
+    for dataset in (*datasets, Subset(datasets[1], [0])):
+        check_same_rows(dataset, ItemVocabulary(ids))
+        check_same_rows(dataset, ItemVocabulary([*ids, "new"]))  # a catalogue that has grown
+        check_same_rows(dataset, ItemVocabulary(range(1, 8)))  # rows, not items
+        check_same_rows(dataset, None)
+        with pytest.raises(ValueError, match="row 1 is 'mug' in the dataset and 'pan' in the mod"):
+            check_same_rows(dataset, ItemVocabulary(ids[::-1]))
+    numbers = SequenceDataset(ROWS, OFFSETS, vocabulary=ItemVocabulary([3, 1, 2, 4, 5, 6]))
+    with pytest.raises(ValueError, match="row 1 is 3 in the dataset and 1 in the model"):
+        check_same_rows(numbers, ItemVocabulary(range(1, 7)))
+    check_same_rows(SequenceDataset(ROWS, OFFSETS), ItemVocabulary(ids))
