@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from odmt_sdk.config import whole_number
 from odmt_sdk.data.readers.files import pictures_by_id
 from odmt_sdk.features.catalogue_tokens import CatalogueTokens, TokensInMemory
 from odmt_sdk.features.extraction.array_tokens import ArrayExtractor, present_arrays
@@ -251,8 +252,8 @@ def extract_on_disk(
         OSError: if writing fails.
     """
     check_dtype(dtype)
-    if shard_items is not None and shard_items < 1:
-        raise ValueError(f"shard_items={shard_items} must be at least 1, or None")
+    if shard_items is not None:
+        shard_items = whole_number("shard_items", shard_items, instead=", or None")
     folder = user_path(path).absolute()
     extract_to_store(
         folder,
