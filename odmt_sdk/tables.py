@@ -127,13 +127,13 @@ def warn_of_changed_ids(
     if not names:
         return
     as_texts = replace(text_format, strings=[*text_format.strings, *names])
-    written = read_columns(table, names, text_format=as_texts)
+    written = _read_file(user_path(table), names, as_texts, encoding)
     for name in names:
-        texts = written[name].tolist()
-        distinct = dict.fromkeys(texts)  # by first appearance
-        first = next((text for text in distinct if text and not _is_kept(text)), None)
+        distinct = to_column(f"column {name!r}", written[name].unique()).tolist()
+        first = next((t for t in distinct if isinstance(t, str) and not _is_kept(t)), None)
         if first is None:
             continue
+        texts = to_column(f"column {name!r}", written[name]).tolist()
         value = ids[name].tolist()[texts.index(first)]
         fewer = len(distinct) - len(set(ids[name].tolist()))
         warnings.warn(

@@ -68,7 +68,15 @@ def number_of_rows(dataset: Dataset[Any]) -> int:
 
     Returns:
         Its length.
+
+    Raises:
+        TypeError: if it has no length.
     """
+    if not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"the dataset is a {type(dataset).__name__}, which has no length: pass a "
+            "RankingDataset, such as split.test"
+        )
     return len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length
 
 
