@@ -77,7 +77,7 @@ def number_of_rows(dataset: Dataset[Any]) -> int:
             f"the dataset is a {type(dataset).__name__}, which has no length: pass a "
             "RankingDataset, such as split.test"
         )
-    return len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length
+    return len(dataset)
 
 
 def checked_groups(
