@@ -4,6 +4,7 @@ Letters: E events, B histories, M items of a history, N items, Q queries.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from odmt_sdk.config import whole_number
 from odmt_sdk.data.collator import SequenceCollator
-from odmt_sdk.data.sequences import SequenceDataset
+from odmt_sdk.data.sequences import SequenceDataset, check_same_rows
 from odmt_sdk.data.splits import Split
-from odmt_sdk.evaluation.metrics import ranking_metrics
+from odmt_sdk.evaluation.metrics import checked_cuts, ranking_metrics
 from odmt_sdk.evaluation.ranks import ranks_among
 from odmt_sdk.item_neighbours import MAX_NEIGHBOURS, ItemNeighbours
 from odmt_sdk.outputs import Recommendations
@@ -65,13 +67,32 @@ class CountingBaseline:
 
         Returns:
             (Q,) int64 ranks in 1..N; ties count against the target.
+
+        Raises:
+            ValueError: if the dataset is not a ranking dataset, was split with other items, or has
+                a row above N.
         """
+        check_same_rows(dataset, self.vocabulary, "split")
         found = [torch.zeros(0, dtype=torch.long)]
         for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=SequenceCollator()):
+            self._check_batch(batch)
             scores, seen = self._scores_of_batch(batch), batch["seen_ids"]
             excluded = seen if exclude_seen else seen[:, :0]
             found.append(ranks_among(scores, batch["target_ids"][:, None], excluded))
         return torch.cat(found)
+
+    def _check_batch(self, batch: Mapping[str, torch.Tensor]) -> None:
+        if not {"target_ids", "seen_ids"} <= batch.keys():
+            raise ValueError(
+                "the dataset has no targets to rank: evaluate on a RankingDataset, such as the "
+                "validation or test part of leave_one_out(...)"
+            )
+        highest = int(torch.cat([batch["seen_ids"].flatten(), batch["target_ids"]]).max())
+        if highest > len(self.vocabulary):
+            raise ValueError(
+                f"the dataset has item row {highest}, but the baseline counts "
+                f"{len(self.vocabulary)} items: evaluate on the split that it was made of"
+            )
 
     def evaluate(
         self, dataset: Dataset[Any], *, k: Sequence[int] = (5, 10, 20), exclude_seen: bool = True
@@ -87,8 +108,11 @@ class CountingBaseline:
             "hit_rate@10", "recall@10", "ndcg@10", "mrr@10", ... -> value in 0..1.
 
         Raises:
-            ValueError: if the dataset is empty or a k is below 1.
+            ValueError: if the dataset is empty or does not fit, see `rank_targets`, or a k is
+                below 1.
+            TypeError: if a k is not an integer.
         """
+        k = checked_cuts(k)
         return ranking_metrics(self.rank_targets(dataset, exclude_seen=exclude_seen), k)
 
     @torch.no_grad()
@@ -108,7 +132,10 @@ class CountingBaseline:
 
         Raises:
             ValueError: if k is not in 1..N, or an item id is unknown.
+            TypeError: if k is not an integer.
         """
+        with suppress(ValueError):
+            k = whole_number("k", k)
         if not 1 <= k <= len(self.vocabulary):
             raise ValueError(f"k={k} must lie in 1..{len(self.vocabulary)}, the number of items")
         rows = [torch.tensor(self.vocabulary.rows(history)).long() for history in histories]
@@ -164,7 +191,8 @@ class ItemToItem(CountingBaseline):
             sequences, which is proportional to the number of pairs.
 
     Raises:
-        ValueError: if `max_distance` is below 1.
+        ValueError: if `max_distance` is below 1, or `backward` or `decay` is negative or NaN.
+        TypeError: if `max_distance` is not an integer.
 
     Examples:
         >>> ItemToItem(split).evaluate(split.test, k=(10,))             # doctest: +SKIP
@@ -180,8 +208,11 @@ class ItemToItem(CountingBaseline):
         max_distance: int | None = None,
     ) -> None:
         super().__init__(split.vocabulary)
-        if max_distance is not None and max_distance < 1:
-            raise ValueError(f"max_distance={max_distance} must be at least 1, or None for all")
+        if max_distance is not None:
+            max_distance = whole_number("max_distance", max_distance, instead=", or None for all")
+        for name, value in (("backward", backward), ("decay", decay)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value} must be a number of at least 0")
         self.decay = decay
         size = len(split.vocabulary) + 1
         pairs, sums = _pair_sums(split.train, size, max_distance)

@@ -10,7 +10,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from odmt_sdk.baselines import ItemToItem, Popularity
 from odmt_sdk.data.splits import Split
-from odmt_sdk.evaluation.evaluate import checked_cuts, evaluate
+from odmt_sdk.evaluation.evaluate import evaluate
+from odmt_sdk.evaluation.metrics import checked_cuts
 from odmt_sdk.evaluation.table import metrics_table
 from odmt_sdk.item_to_item import MAX_DISTANCE, add_item_to_item, check_same_items
 from odmt_sdk.paths import user_path

@@ -7,8 +7,10 @@ imported only if the user passes one of its tables, or a file that needs it.
 
 import io
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +27,7 @@ Column: TypeAlias = npt.NDArray[Any]
 _NULLS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 
 
+_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0+)?")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -86,6 +89,8 @@ def read_columns(
     elif type(table).__name__ == "LazyFrame":
         _check_columns(table.collect_schema().names(), columns, "the table")
         table = table.select(columns).collect()
+    elif _library(table) == "pyarrow" and hasattr(table, "read_all"):
+        table = table.read_all()
     elif _library(table) not in _COLUMN_READERS and not isinstance(table, Mapping):
         table = _from_arrow_stream(table)
     _check_columns(_column_names(table), columns, "the table")
@@ -95,6 +100,65 @@ def read_columns(
         shown = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
         raise ValueError(f"columns must have one value per row, but {shown}")
     return arrays
+
+
+def warn_of_changed_ids(
+    table: Table,
+    ids: Mapping[str, Column],
+    *,
+    encoding: str,
+    csv_options: Mapping[str, Any] | None,
+    stacklevel: int,
+) -> None:
+    """Warn if ids of a CSV or TSV file are not what the file holds, such as 7 for "007".
+
+    Args:
+        table: the table from which `ids` were read; only a path of a CSV or TSV file is checked.
+        ids: name -> the column as it was read.
+        encoding: encoding of the file.
+        csv_options: format of the file, see `read_columns`.
+        stacklevel: where to attribute the warning, counted from the caller of this function.
+    """
+    if not is_delimited_text(table):
+        return
+    text_format = _text_format(user_path(table), encoding, csv_options or {})
+    assert text_format is not None  # of a CSV or TSV file
+    names = [n for n in ids if n not in text_format.strings and not _holds_only_texts(ids[n])]
+    if not names:
+        return
+    as_texts = replace(text_format, strings=[*text_format.strings, *names])
+    written = _read_file(user_path(table), names, as_texts, encoding)
+    for name in names:
+        distinct = to_column(f"column {name!r}", written[name].unique()).tolist()
+        first = next((t for t in distinct if isinstance(t, str) and not _is_kept(t)), None)
+        if first is None:
+            continue
+        texts = to_column(f"column {name!r}", written[name]).tolist()
+        value = ids[name].tolist()[texts.index(first)]
+        fewer = len(distinct) - len(set(ids[name].tolist()))
+        warnings.warn(
+            f"column {name!r} of {table} holds ids such as {first!r}, which are read as {value!r}"
+            + (f", and {fewer:,} of its ids become equal to others" if fewer > 0 else "")
+            + f': pass csv_options={{"strings": [{name!r}]}} to keep them as they are written',
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _holds_only_texts(column: Column) -> bool:
+    return column.dtype.kind in "US" or (
+        column.dtype == object and set(map(type, column)) <= {str, type(None)}
+    )
+
+
+def _is_kept(text: str) -> bool:
+    """Whether a number loses nothing when it is read: 7, 7.0 and 7.5, not 007, 7.50 or 7E3."""
+    if _WHOLE_NUMBER.fullmatch(text):
+        return True
+    try:
+        return repr(float(text)) == text
+    except ValueError:
+        return False
 
 
 def column_names(
@@ -421,6 +485,14 @@ def to_column(what: str, column: Any) -> Column:
     return np.asarray(column) if hasattr(column, "__array__") else _as_objects(column)
 
 
+def is_delimited_text(table: object) -> bool:
+    """Check whether a table is the path of a CSV or TSV file."""
+    if not isinstance(table, str | os.PathLike):
+        return False
+    path = user_path(table)
+    return _suffix(path) in _SEPARATORS and not path.is_dir()
+
+
 def is_table(value: object) -> bool:
     """Check whether a value is a table of a library, and not a column."""
     return hasattr(value, "column_names") or hasattr(value, "columns")
@@ -442,7 +514,14 @@ def plain(value: Any) -> Any:
 
 def is_missing(value: Any) -> bool:
     """Check for None, NaN, NaT or the NA of pandas, which cannot be compared."""
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    try:
+        return bool(value != value)
+    except ArithmeticError:  # a signaling NaN of `decimal`
+        return True
+    except (TypeError, ValueError, RuntimeError):  # an array: it is not one value
+        return False
 
 
 def _as_objects(values: Iterable[Any]) -> Column:
@@ -492,7 +571,8 @@ def _from_pandas(column: Any) -> Column:
 def _from_polars(series: Any) -> Column:
     dtype = series.dtype
     keeps_nulls = dtype.is_float() or dtype.is_temporal()
-    if dtype.is_nested() or (series.null_count() and not keeps_nulls):
+    wide = str(dtype) in ("Int128", "UInt128")  # NumPy has no such integers
+    if wide or dtype.is_nested() or (series.null_count() and not keeps_nulls):
         return _as_objects(series.to_list())
     values: Column = series.to_numpy()
     return values

@@ -56,6 +56,30 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
+@contextmanager
+def decoded(path: Path) -> Iterator[IO[str]]:
+    """Open a text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The file.
+
+    Raises:
+        ValueError: if what is read is not in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        bad = error.object[max(0, error.start - 20) : error.end + 10]
+        raise ValueError(
+            f"{path} is not in UTF-8: {bad!r}; convert it, for example with "
+            "iconv -f latin1 -t utf-8"
+        ) from error
+
+
 def read_header(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
     """Read the header of a file.
 

@@ -1,5 +1,6 @@
 """The item vocabulary: maps the user's item ids to rows of the tables."""
 
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -246,7 +247,7 @@ def refuse_mixed_types(ids: Iterable[Hashable], what: str) -> None:
 
 
 def did_you_mean(item_id: Hashable, is_known: Callable[[Hashable], bool]) -> str:
-    """Suggest a known id that is equal to an unknown one except for its type or spaces.
+    """Suggest a known id that equals an unknown one except for its type, spaces or Unicode form.
 
     Args:
         item_id: an unknown id.
@@ -257,6 +258,7 @@ def did_you_mean(item_id: Hashable, is_known: Callable[[Hashable], bool]) -> str
     """
     text = item_id.decode("utf-8", "replace") if isinstance(item_id, bytes) else str(item_id)
     candidates: list[Hashable] = [text, text.strip()]
+    candidates += [unicodedata.normalize(form, text.strip()) for form in ("NFC", "NFD")]
     with suppress(ArithmeticError, ValueError):  # not a number
         number = Decimal(int(item_id) if isinstance(item_id, bool) else text.strip())
         if abs(number) < 2**63 and _is_whole(number):
@@ -264,7 +266,10 @@ def did_you_mean(item_id: Hashable, is_known: Callable[[Hashable], bool]) -> str
     for other in candidates:
         if is_known(other):
             names: dict[type, str] = {int: "integer", str: "string"}
-            return f"did you mean the {names.get(type(other), type(other).__name__)} {other!r}?"
+            shown = repr(other)
+            if not shown.isascii() and other not in (text, text.strip()):
+                shown = f"{other!a}, another Unicode form of the same text"
+            return f"did you mean the {names.get(type(other), type(other).__name__)} {shown}?"
     return ""
 
 

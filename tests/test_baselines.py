@@ -128,3 +128,27 @@ def test_errors(k):
         Popularity(split).recommend([["a"]], k=k)
     with pytest.raises(ValueError, match="max_distance=0 must be at least 1, or None for all"):
         ItemToItem(split, max_distance=0)
+
+
+@pytest.mark.parametrize("make", [Popularity, ItemToItem])
+def test_what_a_baseline_cannot_evaluate(make):
+    split = split_of([list("abcd"), list("bcde")])
+    baseline = make(split)
+    with pytest.raises(ValueError, match="no targets to rank: evaluate on a RankingDataset"):
+        baseline.evaluate(split.train)
+    with pytest.raises(ValueError, match="row 1 is 'e' in the dataset and 'a' in the split"):
+        baseline.evaluate(split_of([list("edcba")]).test)
+    more = split_of([list("abcdefghij")]).test
+    with pytest.raises(ValueError, match="item row 10, but the baseline counts 5 items"):
+        baseline.evaluate(more)
+    for k in (10, (2.5,), (True,)):
+        with pytest.raises(TypeError, match="must be whole numbers, such as"):
+            baseline.evaluate(split.test, k=k)
+    with pytest.raises(TypeError, match="k=2.5 must be a whole number"):
+        baseline.recommend([["a"]], k=2.5)
+
+
+@pytest.mark.parametrize("setting", [{"decay": float("nan")}, {"backward": -0.5}])
+def test_weights_that_are_none(setting):
+    with pytest.raises(ValueError, match="must be a number of at least 0"):
+        ItemToItem(split_of([list("abcd")]), **setting)

@@ -4,13 +4,15 @@ import csv
 import datetime as dt
 import gzip
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odmt_sdk.tables import read_columns
+from odmt_sdk.tables import is_missing, read_columns
 from odmt_sdk.text_files import TextFormat
 
 pd = pytest.importorskip("pandas")
@@ -540,3 +542,23 @@ def test_not_a_table(table):
 def test_list_that_does_not_hold_dicts():
     with pytest.raises(TypeError, match="one dict per row, but row 1 is a tuple"):
         read_columns([{"a": 1}, ("a", 1)], ["a"])
+
+
+def test_a_reader_of_record_batches():
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"item": ["a", "b"]})
+    assert read_columns(table.to_reader(), ["item"])["item"].tolist() == ["a", "b"]
+
+
+def test_integers_of_128_bits():
+    pl = pytest.importorskip("polars")
+    values = [2**70, 2**70 + 1]
+    series = pl.Series(values, dtype=pl.Int128)
+    assert read_columns(pl.DataFrame({"item": series}), ["item"])["item"].tolist() == values
+
+
+def test_arrays_are_not_missing():
+    assert not is_missing(np.array([1.0, np.nan]))
+    assert not is_missing(torch.tensor([1, 2]))
+    assert is_missing(Decimal("sNaN"))
+    assert is_missing(Decimal("NaN"))

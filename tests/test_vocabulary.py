@@ -258,3 +258,9 @@ def test_datetimes_stay_datetimes():
     day = dt.datetime(2024, 1, 2)
     ids = np.array([day], dtype="datetime64[ns]")
     assert ItemVocabulary(ids).item_ids == ItemVocabulary(list(ids)).item_ids == (day,)
+
+
+def test_another_unicode_form_is_suggested():
+    vocabulary = ItemVocabulary(["caf\u00e9", "mug"])
+    with pytest.raises(ValueError, match=r"'caf\\xe9', another Unicode form of"):
+        vocabulary.rows(["cafe\u0301"])

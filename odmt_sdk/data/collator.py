@@ -12,8 +12,9 @@ class SequenceCollator:
     """Collates examples of a `SequenceDataset` or `RankingDataset` into a batch.
 
     Item sequences are left-padded with 0 to the longest sequence of the batch, so the latest item
-    is always at the last position. The collator is stateless. It can be used in the worker
-    processes of a `DataLoader` and as the `data_collator` of `transformers.Trainer`.
+    is always at the last position. Zeros in a sequence are padding too. The collator is stateless.
+    It can be used in the worker processes of a `DataLoader` and as the `data_collator` of
+    `transformers.Trainer`.
 
     Examples:
         >>> batch = SequenceCollator()([{"item_ids": [4, 5]}, {"item_ids": [6]}])
@@ -43,11 +44,8 @@ class SequenceCollator:
                 "them away, pass remove_unused_columns=False in its TrainingArguments"
             )
         sequences = _tensors(examples, "item_ids")
-        ones = [torch.ones_like(sequence) for sequence in sequences]
-        batch = {  # B pieces of lengths up to L -> (B, L)
-            "item_ids": pad_sequence(sequences, batch_first=True, padding_side="left"),
-            "attention_mask": pad_sequence(ones, batch_first=True, padding_side="left"),
-        }
+        item_ids = pad_sequence(sequences, batch_first=True, padding_side="left")  # (B, L)
+        batch = {"item_ids": item_ids, "attention_mask": (item_ids != 0).long()}
         if "target_ids" in examples[0]:
             batch["target_ids"] = torch.tensor([int(example["target_ids"]) for example in examples])
         if "seen_ids" in examples[0]:

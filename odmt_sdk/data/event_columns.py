@@ -3,10 +3,13 @@
 Letters: E rows.
 """
 
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable
 from datetime import UTC, date, datetime
+from decimal import Decimal
+from math import isfinite
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -15,6 +18,9 @@ import numpy.typing as npt
 
 from odmt_sdk.tables import is_missing, plain
 from odmt_sdk.vocabulary import refuse_mixed_types
+
+# What pandas, NumPy and databases make of a missing value when ids are converted to texts.
+_MISSING_AS_TEXT = {"", "nan", "NaN", "None", "<NA>", "NaT", "null", "NULL"}
 
 IntArray = npt.NDArray[np.int64]
 Times = npt.NDArray[Any]  # numbers, or datetime64[ns]
@@ -39,7 +45,47 @@ def encode_ids(name: str, values: npt.NDArray[Any]) -> tuple[IntArray, list[Hash
     missing = np.fromiter(map(is_missing, ids), bool, len(ids))
     if missing.any():
         _refuse_missing(name, missing[codes])
+    _warn_of_doubtful_ids(name, ids, codes)
     return codes, ids
+
+
+def _warn_of_doubtful_ids(name: str, ids: list[Hashable], codes: IntArray) -> None:
+    """Warn of texts that were missing values, and of ids that look alike but are not equal."""
+    if doubtful := _MISSING_AS_TEXT.intersection(ids):
+        text = min(doubtful, key=ids.index)
+        count = int((codes == ids.index(text)).sum())
+        _warn(
+            f"column {name!r} holds the id {text!r} in {count:,} of {len(codes):,} rows, which "
+            "looks like a missing value that became a text: all of these rows count as one. Drop "
+            "them, or read the column again without .astype(str) and pass missing='drop'"
+        )
+    if twins := _look_alikes(ids):
+        shown = "; ".join(f"{one!a} and {other!a}" for one, other in twins[:3])
+        _warn(
+            f"column {name!r} holds {len(twins):,} pairs of ids that differ only in their type, in "
+            f"spaces around them or in their Unicode form: {shown}. They are different ids. If "
+            "they should be one, convert all of them alike, for example with "
+            "unicodedata.normalize('NFC', str(id).strip())"
+        )
+
+
+def _look_alikes(ids: list[Hashable]) -> list[tuple[Hashable, Hashable]]:
+    """Find pairs of ids that only their type, surrounding spaces or Unicode form tells apart."""
+    texts = [item_id for item_id in ids if type(item_id) is str]
+    if not texts:
+        return []
+    pairs: list[tuple[Hashable, Hashable]] = []
+    known = set(texts)
+    if len(texts) < len(ids):
+        numbers = (item_id for item_id in ids if type(item_id) is int)
+        pairs += [(number, text) for number in numbers if (text := str(number)) in known]
+    first: dict[str, str] = {}
+    for text in [text for text in texts if not text.isascii() or text.strip() != text]:
+        form = unicodedata.normalize("NFC", text.strip())
+        other = form if form in known else first.setdefault(form, text)
+        if other != text:
+            pairs.append((other, text))
+    return pairs
 
 
 def read_times(name: str, values: npt.NDArray[Any]) -> Times:
@@ -112,13 +158,19 @@ def _warn(message: str) -> None:
 
 def as_time(name: str, value: Time, times: Times) -> Any:
     """Convert a point in time so that it can be compared with `times`."""
+    if is_missing(value):
+        raise ValueError(f"{name}={value!r} is missing; give a point in time")
     if times.dtype.kind == "M":
-        if isinstance(value, str | date | np.datetime64):
-            if isinstance(value, str):
+        if isinstance(value, str):
+            try:
                 value = datetime.fromisoformat(value)
-            if isinstance(value, date):
-                value = np.datetime64(_without_zone(value))
-            return value.astype("datetime64[ns]")
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}={value!r} is not a date ({error}); write it as '2024-05-01' or "
+                    "'2024-05-01 12:30'"
+                ) from None
+        if isinstance(value, date | np.datetime64):
+            return _in_nanoseconds(_as_datetime64(value))
         kind = "a datetime such as '2024-05-01', as the times are datetimes"
     elif isinstance(value, Real) and not isinstance(value, bool):
         return value
@@ -127,25 +179,80 @@ def as_time(name: str, value: Time, times: Times) -> Any:
     raise TypeError(f"{name}={value!r} ({type(value).__name__}) must be {kind}")
 
 
+def _in_nanoseconds(time: Any) -> Any:
+    """Convert to nanoseconds; a time beyond their range becomes the first or last one in it."""
+    converted = time.astype("datetime64[ns]")
+    if converted.astype(time.dtype) == time:
+        return converted
+    if np.datetime_data(time.dtype)[0] in ("ps", "fs", "as"):  # finer than nanoseconds
+        return converted
+    # `astype` wraps around silently
+    last = np.iinfo(np.int64).max
+    return np.datetime64(last if time > np.datetime64(0, "s") else -last, "ns")
+
+
+def _as_datetime64(value: Any) -> Any:
+    """Convert a date or a datetime; nanoseconds of a pandas Timestamp are kept."""
+    if isinstance(value, np.datetime64):
+        return value
+    value = _without_zone(value)
+    if hasattr(value, "to_datetime64"):
+        return value.to_datetime64()
+    return np.datetime64(value, "us")
+
+
 def _unbox_times(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Convert an object array of numbers or datetimes to a numeric or datetime64 array."""
     _refuse_missing(name, np.fromiter(map(is_missing, values), bool, len(values)))
     times = [plain(value) for value in values]
-    kind = date if isinstance(times[0], date) else Real
+    kind = date if isinstance(times[0], date) else Real | Decimal
     for row, value in enumerate(times):
         if not isinstance(value, kind) or isinstance(value, bool):
             _refuse_times(name, values, row)
-    if kind is Real:
+    if kind is not date:
         dtypes = {str(getattr(value, "dtype", "")).removeprefix("torch.") for value in values}
         narrow = dtypes.pop() if len(dtypes) == 1 else ""
-        return np.array(times, dtype=narrow if narrow in ("float16", "float32") else None)
+        if narrow in ("float16", "float32"):
+            return np.array(times, dtype=narrow)
+        return _exact_numbers(name, times)
     aware = {getattr(value, "tzinfo", None) is not None for value in times}
     if len(aware) > 1:
         raise ValueError(
             f"column {name!r} mixes datetimes with and without a time zone; give all of its "
             f"{len(values):,} rows one, or none"
         )
-    return np.array([_without_zone(value) for value in times], dtype="datetime64[us]")
+    found = [
+        _as_datetime64(given if isinstance(given, np.datetime64) else value)
+        for given, value in zip(values, times, strict=True)
+    ]
+    finest = {np.datetime_data(time.dtype)[0] for time in found} - {"D", "h", "m", "s", "ms", "us"}
+    micros = np.array(found, dtype="datetime64[us]")
+    if not finest:
+        return micros
+    nanos = np.array(found, dtype="datetime64[ns]")
+    return nanos if (nanos.astype(micros.dtype) == micros).all() else micros  # `astype` wraps
+
+
+def _exact_numbers(name: str, times: list[Any]) -> npt.NDArray[Any]:
+    """Convert numbers of any types to an array that holds each of them exactly."""
+    if not set(map(type, times)) <= {int, float}:  # decimals, fractions
+        times = [int(t) if isfinite(t) and t == t // 1 else float(t) for t in times]
+    if set(map(type, times)) == {int, float}:
+        big = next((time for time in times if type(time) is int and float(time) != time), None)
+        if big is not None and all(isinstance(t, int) or t.is_integer() for t in times):
+            times = [int(time) for time in times]
+        elif big is not None:
+            raise ValueError(
+                f"column {name!r} mixes whole numbers such as {big}, which floats cannot hold "
+                "exactly, and fractions; convert all of them to one type"
+            )
+    found = np.array(times)
+    if found.dtype.kind == "f" and type(times[0]) is int and set(map(type, times)) == {int}:
+        raise ValueError(
+            f"column {name!r} holds whole numbers from {min(times)} to {max(times)}, which do not "
+            "fit into 64 bits; correct them, or use a larger unit such as seconds"
+        )
+    return found
 
 
 def _without_zone(value: date) -> date:

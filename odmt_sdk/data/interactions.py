@@ -3,6 +3,7 @@
 Letters: E interactions, B users, N items.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain, compress
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from odmt_sdk.config import whole_number
 from odmt_sdk.data.event_columns import (
     IntArray,
     Time,
@@ -21,7 +23,15 @@ from odmt_sdk.data.event_columns import (
     read_times,
 )
 from odmt_sdk.data.report import Report, Step
-from odmt_sdk.tables import Table, is_missing, is_series, is_table, plain, read_columns
+from odmt_sdk.tables import (
+    Table,
+    is_missing,
+    is_series,
+    is_table,
+    plain,
+    read_columns,
+    warn_of_changed_ids,
+)
 from odmt_sdk.vocabulary import did_you_mean, id_column, plain_ids
 
 Repeats = Literal["same_time", "in_a_row", "keep_first", "keep_last"]
@@ -117,6 +127,13 @@ class Interactions:
             raise ValueError(f"missing={missing!r} must be 'error' or 'drop'")
         names = [user, item] if timestamp is None else [user, item, timestamp]
         columns = read_columns(table, names, encoding=encoding, csv_options=csv_options)
+        warn_of_changed_ids(
+            table,
+            {name: columns[name] for name in (user, item)},
+            encoding=encoding,
+            csv_options=csv_options,
+            stacklevel=2,
+        )
         rows = len(columns[user])
         if missing == "drop":
             whole = ~np.logical_or.reduce([missing_cells(values) for values in columns.values()])
@@ -173,6 +190,7 @@ class Interactions:
                 f"a {type(sequences).__name__} is not a sequence of sequences: read a table of "
                 "events with Interactions.from_table, or pass its column of sequences"
             )
+        _warn_of_padding(sequences)
         filled: dict[Hashable, list[Hashable]] = {}
         for user, items in _by_user(sequences):
             items = plain(items)
@@ -266,8 +284,8 @@ class Interactions:
             ValueError: if a minimum is not an integer of at least 1, or no user is left.
         """
         min_user, min_item = (k if least is None else least for least in (min_user, min_item))
-        for name, value in (("k", k), ("min_user", min_user), ("min_item", min_item)):
-            _check_count(name, value)
+        k = _count("k", k)
+        min_user, min_item = _count("min_user", min_user), _count("min_item", min_item)
         kept: IntArray = np.arange(len(self))  # remaining events, (<= E,)
         users, items = self._user_codes(), self.item_codes
         while len(kept):
@@ -294,7 +312,7 @@ class Interactions:
         Raises:
             ValueError: if `n` is not an integer of at least 1, or no user is left.
         """
-        _check_count("n", n)
+        n = _count("n", n)
         lengths = np.diff(self.offsets)
         kept = np.flatnonzero(np.repeat(lengths >= n, lengths))  # (B,) -> (E,)
         return self._select(kept, f"min_length({n}), at least {n} interactions a user", "ask less")
@@ -311,7 +329,7 @@ class Interactions:
         Raises:
             ValueError: if `n` is not an integer of at least 1.
         """
-        _check_count("n", n)
+        n = _count("n", n)
         starts = np.maximum(self.offsets[:-1], self.offsets[1:] - n)  # (B,)
         kept = np.flatnonzero(np.arange(len(self)) >= starts[self._user_codes()])
         return self._select(kept, f"last({n}), the latest {n} of each user", "keep more")
@@ -402,6 +420,12 @@ def _by_user(sequences: Any) -> Iterable[tuple[Hashable, Any]]:
     """Return pairs of user id and sequence."""
     if isinstance(sequences, Mapping):
         users = plain_ids(sequences.keys(), "the list of users")
+        for user, count in Counter(users).items():
+            if count > 1 or is_missing(user):
+                raise ValueError(
+                    f"the keys of the mapping name its users, but hold {user!r} {count:,} times; "
+                    "give each user one id and one sequence"
+                )
         return zip(users, sequences.values(), strict=True)
     if not is_series(sequences):
         return enumerate(sequences)
@@ -427,6 +451,27 @@ def _renumber(codes: IntArray, size: int) -> tuple[IntArray, npt.NDArray[np.bool
     return (np.cumsum(occurs) - 1)[codes], occurs
 
 
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+def _count(name: str, value: Any) -> int:
+    try:
+        return whole_number(name, value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r} must be a whole number of at least 1") from None
+
+
+def _warn_of_padding(sequences: Any) -> None:
+    """Warn if an array of rows of one length is padded with zeros, which would become an item."""
+    if getattr(sequences, "ndim", 0) != 2 or is_table(sequences) or not all(sequences.shape):
+        return
+    values = np.asarray(sequences)
+    zeros = values == 0
+    if values.dtype.kind not in "iuf" or zeros.sum(1).max() < 2:
+        return
+    rising, falling = zeros[:, 1:] >= zeros[:, :-1], zeros[:, 1:] <= zeros[:, :-1]
+    if rising.all() or falling.all():
+        warnings.warn(
+            f"the sequences are an array in which the {zeros.any(1).sum():,} rows with 0 "
+            f"{'end' if rising.all() else 'begin'} with it: 0 is read as an item. If it is "
+            "padding, leave it out: [row[row != 0] for row in sequences]",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from odmt_sdk.config import whole_number
+from odmt_sdk.vocabulary import ItemVocabulary
 
 IntArray = npt.NDArray[np.integer[Any]]
 Windows = Literal["all", "last"]
@@ -83,10 +84,13 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
             A larger overlap gives fewer predictions with a short history, but more windows per
             epoch.
         seed: seed of the shifts.
+        vocabulary: the item ids of the rows, compared with those of the model; None = not compared.
+            `leave_one_out` and `time_split` set it.
 
     Raises:
         ValueError: if `max_seq_length` is below 1, `windows` is unknown, `overlap` is out of range,
-            or `offsets` do not rise from 0 to E.
+            `offsets` do not rise from 0 to E, or a row is below 1.
+        TypeError: if the rows are not integers.
 
     Examples:
         >>> rows, offsets = np.array([1, 2, 3, 4, 5, 6, 7]), np.array([0, 5, 7])
@@ -106,25 +110,22 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         windows: Windows = "all",
         overlap: int = 1,
         seed: int = 0,
+        vocabulary: ItemVocabulary | None = None,
     ) -> None:
+        self.vocabulary = vocabulary
         self._sequences = _Sequences(rows, offsets)
         self.max_seq_length = _checked_length(max_seq_length)
         if windows not in get_args(Windows):
             raise ValueError(f"windows={windows!r} must be one of {get_args(Windows)}")
-        if not isinstance(overlap, int) or not 1 <= overlap <= max_seq_length:
-            raise ValueError(
-                f"overlap={overlap!r} must be a whole number in 1..{max_seq_length}, the "
-                "max_seq_length: every window must have at least one new item"
-            )
         self.windows = windows
-        self.overlap = overlap
+        self.overlap = _checked_overlap(overlap, self.max_seq_length)
         self.seed = seed
         # In shared memory, so that persistent worker processes see the change of epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._first_windows: IntArray | None = None  # (B + 1,); None = one window per sequence
         lengths = np.diff(self._sequences.offsets)
-        if windows == "all" and (lengths > max_seq_length + 1).any():
-            counts = _window_counts(lengths, max_seq_length, self._stride)  # (B,)
+        if windows == "all" and (lengths > self.max_seq_length + 1).any():
+            counts = _window_counts(lengths, self.max_seq_length, self._stride)  # (B,)
             self._first_windows = np.concatenate(([0], np.cumsum(counts)))
 
     def __len__(self) -> int:
@@ -209,10 +210,13 @@ class RankingDataset(Dataset[dict[str, Any]]):
         max_seq_length: maximum number of history items given to the model.
         training_counts: how often the items occur in training, for
             `evaluate(..., beyond_accuracy=True)`; `leave_one_out` and `time_split` set them.
+        vocabulary: the item ids of the rows, compared with those of the model; None = not compared.
+            `leave_one_out` and `time_split` set it.
 
     Raises:
-        ValueError: if `max_seq_length` is below 1, `offsets` do not rise from 0 to E, or the
-            numbers of histories, targets and users differ.
+        ValueError: if `max_seq_length` is below 1, `offsets` do not rise from 0 to E, a row is
+            below 1, or the numbers of histories, targets and users differ.
+        TypeError: if rows or targets are not integers.
 
     Examples:
         >>> dataset = RankingDataset(
@@ -231,9 +235,11 @@ class RankingDataset(Dataset[dict[str, Any]]):
         *,
         max_seq_length: int = 50,
         training_counts: TrainingCounts | None = None,
+        vocabulary: ItemVocabulary | None = None,
     ) -> None:
+        self.vocabulary = vocabulary
         self._histories = _Sequences(rows, offsets)
-        self.targets = torch.from_numpy(np.array(targets, dtype=np.int64))
+        self.targets = torch.from_numpy(_checked_rows("targets", targets).astype(np.int64))
         self.user_ids = tuple(user_ids)
         self.training_counts = training_counts
         self.max_seq_length = _checked_length(max_seq_length)
@@ -259,12 +265,54 @@ class RankingDataset(Dataset[dict[str, Any]]):
         return f"RankingDataset({len(self):,} queries, max_seq_length={self.max_seq_length})"
 
 
+def check_same_rows(dataset: Any, vocabulary: ItemVocabulary | None, whose: str = "model") -> None:
+    """Raise if the rows of a dataset are other items than those of a vocabulary.
+
+    Items after those of the dataset are allowed, because a catalogue grows at its end. Vocabularies
+    of the numbers 1..N name rows, not items, and are not compared with ids of texts.
+
+    Args:
+        dataset: a `SequenceDataset`, a `RankingDataset`, or a `Subset` of one; others pass.
+        vocabulary: the item ids; None passes.
+        whose: whose vocabulary it is, for the message.
+
+    Raises:
+        ValueError: if an item differs.
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    own: ItemVocabulary | None = getattr(dataset, "vocabulary", None)
+    if own is None or vocabulary is None or own is vocabulary or len(vocabulary) < len(own):
+        return  # too few rows are reported by their number
+    pairs = zip(own, vocabulary, strict=False)
+    differ = ((row, *pair) for row, pair in enumerate(pairs, start=1) if not _is_same(*pair))
+    found = next(differ, None)
+    if found is None or _names_rows(own, vocabulary) or _names_rows(vocabulary, own):
+        return
+    row, item, other = found
+    raise ValueError(
+        f"the items of the dataset and of the {whose} differ, or their order does: row {row:,} is "
+        f"{item!r} in the dataset and {other!r} in the {whose}. Split the data with the vocabulary "
+        f"of the {whose}, leave_one_out(..., vocabulary={whose}.vocabulary)"
+    )
+
+
+def _is_same(one: Hashable, other: Hashable) -> bool:
+    return type(one) is type(other) and one == other
+
+
+def _names_rows(one: ItemVocabulary, other: ItemVocabulary) -> bool:
+    """Whether the ids of one vocabulary are the numbers 1..N, and those of the other texts."""
+    numbers = all(item_id == row for row, item_id in enumerate(one, start=1))
+    return numbers and set(map(type, other)) == {str}
+
+
 class _Sequences:
     """Sequences of rows, concatenated into one array."""
 
     def __init__(self, rows: IntArray, offsets: IntArray) -> None:
         # int32 needs half the memory of int64; forked worker processes share arrays, but not lists.
-        self.rows = np.asarray(rows, dtype=np.int32)
+        self.rows = _checked_rows("rows", rows).astype(np.int32, copy=False)
         self.offsets = np.asarray(offsets, dtype=np.int64)
         ends = self.offsets[[0, -1]].tolist() if len(self.offsets) else []
         if ends != [0, len(self.rows)] or (np.diff(self.offsets) < 0).any():
@@ -311,6 +359,41 @@ def _mixed(*numbers: int) -> int:
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
         state ^= state >> 31
     return state
+
+
+def _checked_rows(name: str, rows: Any) -> IntArray:
+    """Raise unless rows are a list of integers of at least 1; return them as an array."""
+    found = np.asarray(rows)
+    if found.ndim != 1:
+        raise ValueError(
+            f"{name} have {found.ndim} dimensions instead of one: concatenate the sequences, "
+            "without padding"
+        )
+    if not len(found):
+        return found.astype(np.int64)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name} hold {found.dtype}; they must be integers, the rows of items")
+    low, high = int(found.min()), int(found.max())
+    if low < 1 or high > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{name} hold {low if low < 1 else high}, but rows of items lie in 1..N and 0 is "
+            "padding: number the items from 1, as ItemVocabulary(item_ids).rows(...) does, and "
+            "leave out padding"
+        )
+    return found
+
+
+def _checked_overlap(overlap: int, max_seq_length: int) -> int:
+    try:
+        found = whole_number("overlap", overlap)
+    except (TypeError, ValueError):
+        found = 0
+    if not 1 <= found <= max_seq_length:
+        raise ValueError(
+            f"overlap={overlap!r} must be a whole number in 1..{max_seq_length}, the "
+            "max_seq_length: every window must have at least one new item"
+        )
+    return found
 
 
 def _checked_length(max_seq_length: int) -> int:

@@ -115,7 +115,12 @@ def leave_one_out(
     trained, offsets = cut_pieces(rows, starts[trainable], train_lengths[trainable])
     return Split(
         train=SequenceDataset(
-            trained, offsets, max_seq_length=max_seq_length, windows=windows, overlap=overlap
+            trained,
+            offsets,
+            max_seq_length=max_seq_length,
+            windows=windows,
+            overlap=overlap,
+            vocabulary=vocabulary,
         ),
         validation=RankingDataset(
             *cut_pieces(rows, starts_, lengths_ - 2),
@@ -123,6 +128,7 @@ def leave_one_out(
             user_ids,
             max_seq_length=max_seq_length,
             training_counts=counts,
+            vocabulary=vocabulary,
         ),
         test=RankingDataset(
             *cut_pieces(rows, starts_, lengths_ - 1),
@@ -130,6 +136,7 @@ def leave_one_out(
             user_ids,
             max_seq_length=max_seq_length,
             training_counts=counts,
+            vocabulary=vocabulary,
         ),
         vocabulary=vocabulary,
         item_counts=counts.items,

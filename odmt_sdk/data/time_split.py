@@ -109,11 +109,17 @@ def time_split(
             [interactions.user_ids[user] for user in part.users],
             max_seq_length=max_seq_length,
             training_counts=counts,
+            vocabulary=vocabulary,
         )
 
     return Split(
         train=SequenceDataset(
-            trained, offsets, max_seq_length=max_seq_length, windows=windows, overlap=overlap
+            trained,
+            offsets,
+            max_seq_length=max_seq_length,
+            windows=windows,
+            overlap=overlap,
+            vocabulary=vocabulary,
         ),
         validation=ranking(validation),
         test=ranking(test),

@@ -5,7 +5,6 @@ D hidden size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import index
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from odmt_sdk.config import whole_number
 from odmt_sdk.data.collator import SequenceCollator
-from odmt_sdk.data.sequences import TrainingCounts
+from odmt_sdk.data.sequences import TrainingCounts, check_same_rows
 from odmt_sdk.evaluation.beyond_accuracy import (
     average_popularity,
     coverage,
@@ -31,7 +30,7 @@ from odmt_sdk.evaluation.groups import (
     number_of_rows,
     popularity_groups,
 )
-from odmt_sdk.evaluation.metrics import ranking_metrics
+from odmt_sdk.evaluation.metrics import checked_cuts, ranking_metrics
 from odmt_sdk.evaluation.ranks import target_ranks
 from odmt_sdk.item_neighbours import added_scores
 from odmt_sdk.modes import evaluating
@@ -280,6 +279,7 @@ def _rank(
     if not number:
         raise ValueError("the dataset is empty: there is no user to rank items for")
     sources = model.sources
+    check_same_rows(dataset, getattr(model, "vocabulary", None))
     if FUSED in sources:
         raise ValueError(f"a source is named {FUSED!r}, which is reserved for the mean: rename it")
     length = min(list_length, model.num_items)
@@ -340,32 +340,6 @@ def _with_progress(loader: DataLoader[Any], progress: bool) -> Iterator[dict[str
         delay=PROGRESS_DELAY_SECONDS,
         leave=False,
     )
-
-
-def checked_cuts(k: Sequence[int]) -> tuple[int, ...]:
-    """Check the cut-offs of the metrics and return them as plain integers.
-
-    A cut-off above the number of items is allowed and covers the whole catalogue.
-
-    Args:
-        k: the cut-offs.
-
-    Returns:
-        The cut-offs.
-
-    Raises:
-        ValueError: if there are none, or one is below 1.
-        TypeError: if one is not an integer, or `k` is not a sequence.
-    """
-    try:
-        if any(isinstance(cut, bool) for cut in k):
-            raise TypeError
-        cuts = tuple(index(cut) for cut in k)
-    except TypeError:
-        raise TypeError(f"k={k!r} must be whole numbers, such as k=(5, 10)") from None
-    if not cuts or min(cuts) < 1:
-        raise ValueError(f"k={cuts} must have at least one cut-off, and none below 1")
-    return cuts
 
 
 def refuse_parallel(model: object) -> None:

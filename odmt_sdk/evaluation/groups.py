@@ -68,8 +68,16 @@ def number_of_rows(dataset: Dataset[Any]) -> int:
 
     Returns:
         Its length.
+
+    Raises:
+        TypeError: if it has no length.
     """
-    return len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length
+    if not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"the dataset is a {type(dataset).__name__}, which has no length: pass a "
+            "RankingDataset, such as split.test"
+        )
+    return len(dataset)
 
 
 def checked_groups(
@@ -156,8 +164,10 @@ def _group(
 
 def _as_mask(chosen: Any) -> torch.Tensor | None:
     """Booleans by row or query, or None if these are ids."""
-    if hasattr(chosen, "dtype") and str(chosen.dtype).endswith("bool"):
+    if hasattr(chosen, "dtype") and str(chosen.dtype).lower().endswith("bool"):
         return torch.as_tensor(chosen).cpu()
+    if isinstance(chosen, list | tuple) and set(map(type, chosen)) == {bool}:
+        return torch.tensor(chosen)
     return None
 
 
@@ -167,15 +177,15 @@ def _queries_of(name: str, ids: list[Hashable], dataset: Dataset[Any]) -> torch.
         raise ValueError(
             f"group {name!r} has user ids, but the dataset has none: give booleans by query"
         )
-    known = set(users)
-    unknown = [user for user in ids if user not in known]
+    known = {(type(user), user) for user in users}  # 1 and True are different ids
+    unknown = [user for user in ids if (type(user), user) not in known]
     if unknown:
         raise ValueError(
             f"group {name!r} has {len(unknown)} users that are not in the dataset, such as "
             f"{unknown[0]!r}: use ids of dataset.user_ids, of the same type"
         )
-    wanted = set(ids)
-    return torch.tensor([user in wanted for user in users])
+    wanted = {(type(user), user) for user in ids}
+    return torch.tensor([(type(user), user) in wanted for user in users])
 
 
 def _user_ids(dataset: Dataset[Any]) -> list[Hashable] | None:

@@ -4,6 +4,7 @@ Letters: Q queries.
 """
 
 from collections.abc import Callable, Sequence
+from operator import index
 
 import torch
 
@@ -94,6 +95,32 @@ METRICS: dict[str, Callable[[torch.Tensor, int], float]] = {
 }
 
 
+def checked_cuts(k: Sequence[int]) -> tuple[int, ...]:
+    """Check the cut-offs of the metrics and return them as plain integers.
+
+    A cut-off above the number of items is allowed and covers the whole catalogue.
+
+    Args:
+        k: the cut-offs.
+
+    Returns:
+        The cut-offs.
+
+    Raises:
+        ValueError: if there are none, or one is below 1.
+        TypeError: if one is not an integer, or `k` is not a sequence.
+    """
+    try:
+        if any(isinstance(cut, bool) for cut in k):
+            raise TypeError
+        cuts = tuple(index(cut) for cut in k)
+    except TypeError:
+        raise TypeError(f"k={k!r} must be whole numbers, such as k=(5, 10)") from None
+    if not cuts or min(cuts) < 1:
+        raise ValueError(f"k={cuts} must have at least one cut-off, and none below 1")
+    return cuts
+
+
 def ranking_metrics(ranks: torch.Tensor, k: Sequence[int] = (5, 10, 20)) -> dict[str, float]:
     """Compute all metrics at several cut-offs.
 
@@ -106,19 +133,19 @@ def ranking_metrics(ranks: torch.Tensor, k: Sequence[int] = (5, 10, 20)) -> dict
 
     Raises:
         ValueError: if there are no ranks or no cut-offs, or one of them is below 1.
-        TypeError: if the ranks are not integers.
+        TypeError: if the ranks or cut-offs are not integers, or `k` is not a sequence.
 
     Examples:
         >>> ranking_metrics(torch.tensor([1, 3, 12]), k=[10])["ndcg@10"]
         0.5
     """
-    if not k:
-        raise ValueError("k is empty: name at least one length of the list, such as k=(10,)")
+    k = checked_cuts(k)
     return {f"{name}@{cut}": metric(ranks, cut) for cut in k for name, metric in METRICS.items()}
 
 
 def _mean_gain(gain: Callable[[torch.Tensor], torch.Tensor], ranks: torch.Tensor, k: int) -> float:
     """Average the gain of each rank over queries; the gain is 0 for ranks above k."""
+    ranks = torch.as_tensor(ranks)  # also a list or a NumPy array
     if ranks.is_floating_point():
         raise TypeError(f"ranks hold {ranks.dtype}; they need integers")
     if ranks.ndim != 1 or not len(ranks):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from odmt_sdk.config import whole_number
 from odmt_sdk.data.readers.files import pictures_by_id
 from odmt_sdk.features.catalogue_tokens import CatalogueTokens, TokensInMemory
 from odmt_sdk.features.extraction.array_tokens import ArrayExtractor, present_arrays
@@ -19,7 +20,7 @@ from odmt_sdk.features.store.engine import ExtractionEngine
 from odmt_sdk.features.store.opening import OpenedStore, open_store, read_report
 from odmt_sdk.features.store.resumable_extraction import RawModality, extract_to_store
 from odmt_sdk.paths import user_path
-from odmt_sdk.tables import Table, read_columns
+from odmt_sdk.tables import Table, is_delimited_text, read_columns, warn_of_changed_ids
 from odmt_sdk.vocabulary import ItemVocabulary
 
 
@@ -143,6 +144,10 @@ def read_items(
     in_table = {n: part for n, part in encoded.items() if n != "image" or image_folder is None}
     names = [item_id, *(part.column for part in in_table.values())]
     names += [given for given in arrays.values() if isinstance(given, str)]
+    if is_delimited_text(items):
+        texts = [part.column for name, part in in_table.items() if name in ("text", "image")]
+        csv_options = {**(csv_options or {})}
+        csv_options["strings"] = list(dict.fromkeys([*csv_options.get("strings", ()), *texts]))
     try:
         table = read_columns(items, names, encoding=encoding, csv_options=csv_options)
     except ValueError as error:
@@ -152,6 +157,13 @@ def read_items(
         raise ValueError(
             f"{error}. If the pictures lie in a folder and are named by item id, pass image_folder="
         ) from error
+    warn_of_changed_ids(
+        items,
+        {item_id: table[item_id]},
+        encoding=encoding,
+        csv_options=csv_options,
+        stacklevel=3,
+    )
     vocabulary = ItemVocabulary(table[item_id])
     modalities: dict[str, RawModality] = {}
     for name, part in encoded.items():
@@ -240,8 +252,8 @@ def extract_on_disk(
         OSError: if writing fails.
     """
     check_dtype(dtype)
-    if shard_items is not None and shard_items < 1:
-        raise ValueError(f"shard_items={shard_items} must be at least 1, or None")
+    if shard_items is not None:
+        shard_items = whole_number("shard_items", shard_items, instead=", or None")
     folder = user_path(path).absolute()
     extract_to_store(
         folder,

@@ -33,6 +33,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError) and path.parent.is_dir():
+            raise OSError(
+                f"cannot write {path}: its temporary file has disappeared. Another process seems "
+                "to write to the same folder: let it finish, then run the same call again"
+            ) from error
         raise OSError(
             f"cannot write {path}: {error}. What was written before is kept: make room or choose "
             "another place, then run the same call again"

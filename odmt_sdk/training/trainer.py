@@ -16,9 +16,9 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from typing_extensions import override
 
 from odmt_sdk.data.collator import SequenceCollator
-from odmt_sdk.data.sequences import SequenceDataset
-from odmt_sdk.evaluation.evaluate import checked_cuts, evaluate
-from odmt_sdk.evaluation.metrics import METRICS
+from odmt_sdk.data.sequences import SequenceDataset, check_same_rows
+from odmt_sdk.evaluation.evaluate import evaluate
+from odmt_sdk.evaluation.metrics import METRICS, checked_cuts
 from odmt_sdk.evaluation.ranks import NonFiniteScoreError
 from odmt_sdk.outputs import ODMTOutput
 from odmt_sdk.processes import gather_tensors, is_distributed
@@ -411,6 +411,8 @@ class ODMTTrainer(AdapterTrainer):
         model, data = self._wrapper, self.train_dataset
         if data is None or not hasattr(model, "set_item_popularity"):
             return
+        for dataset in (data, self.eval_dataset):
+            check_same_rows(dataset, getattr(model, "vocabulary", None))
         counts = _count_items(data, model.num_items)
         if counts is not None and len(counts) > model.num_items + 1:
             raise ValueError(

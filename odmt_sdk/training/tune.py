@@ -13,7 +13,7 @@ from transformers.trainer_utils import TrainOutput
 from typing_extensions import override
 
 from odmt_sdk.data.splits import Split
-from odmt_sdk.evaluation.evaluate import checked_cuts
+from odmt_sdk.evaluation.metrics import checked_cuts
 from odmt_sdk.paths import user_path
 from odmt_sdk.training.callbacks import StopWithoutProgress
 from odmt_sdk.training.fit_arguments import check_metric, fit_arguments

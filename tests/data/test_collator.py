@@ -109,3 +109,9 @@ def test_trainer_passes_whole_batches_to_the_model(tmp_path, workers):
         for ids, mask in zip(*batch, strict=True)
     )
     assert seen == [[1, 2, 3, 4], [5], [6, 7], [9, 10, 11, 12]]
+
+
+def test_zeros_in_a_sequence_are_padding():
+    batch = SequenceCollator()([{"item_ids": [4, 5, 0, 0]}, {"item_ids": [0, 0, 6]}])
+    assert batch["item_ids"].tolist() == [[4, 5, 0, 0], [0, 0, 0, 6]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]

@@ -1,6 +1,8 @@
 import datetime as dt
 import warnings
 from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -83,7 +85,7 @@ def test_whole_numbers_and_other_ids_are_numbered_alike(order):
 
 
 def test_own_column_names_and_any_hashable_ids():
-    ids = [("a", 1), frozenset({2}), b"x", 3, "3", None.__class__, dt.date(2024, 1, 1), True]
+    ids = [("a", 1), frozenset({2}), b"x", 3, "y", None.__class__, dt.date(2024, 1, 1), True]
     interactions = Interactions.from_table(
         {"who": ids, "what": ids[::-1], "when": range(8)}, user="who", item="what", timestamp="when"
     )
@@ -611,3 +613,160 @@ def test_encodings_and_options_of_files(tmp_path):
     assert sequences(read) == {1: ["007", "café"]}
     with pytest.raises(ValueError, match="line 2, is not in utf-8"):
         Interactions.from_table(path)
+
+
+# --------------------------------------------------------------------------- doubtful ids
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [
+        (["mug", "mug ", "lamp"], "'mug' and 'mug '"),
+        ([" mug", "mug ", "lamp"], "' mug' and 'mug '"),
+        (["caf\u00e9", "cafe\u0301", "lamp"], r"'caf\\xe9' and 'cafe\\u0301'"),
+        ([1, "1", 2], "1 and '1'"),
+    ],
+)
+def test_ids_that_look_alike_are_named(ids, shown):
+    table = {"user_id": [1, 1, 1], "item_id": ids}
+    with pytest.warns(UserWarning, match=f"'item_id' holds 1 pairs of ids .*: {shown}. They"):
+        interactions = Interactions.from_table(table, timestamp=None)
+    assert interactions.item_ids == tuple(ids)
+
+
+@pytest.mark.parametrize("text", ["", "nan", "None", "<NA>"])
+def test_missing_values_that_became_texts_are_named(text):
+    table = {"user_id": ["ann", text, text], "item_id": [1, 2, 3]}
+    with pytest.warns(UserWarning, match=f"'user_id' holds the id '{text}' in 2 of 3 rows") as seen:
+        Interactions.from_table(table, timestamp=None)
+    assert seen[0].filename == __file__
+
+
+def test_no_word_about_sound_ids():
+    ids = ["mug", "Mug", "caf\u00e9", "cafe", "7", "007", "a b"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Interactions.from_table({"user_id": [1] * 7, "item_id": ids}, timestamp=None)
+        Interactions.from_table({"user_id": [1] * 2, "item_id": [3, "x"]}, timestamp=None)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["007", "7"], r"ids such as '007', which are read as 7, and 1 of its ids become equal"),
+        (["007", "8"], r"ids such as '007', which are read as 7: pass csv_options="),
+        (["1.10", "1.1"], r"ids such as '1.10', which are read as 1.1, and 1 of its ids"),
+        (["5", "1E3"], r"ids such as '1E3', which are read as 1000.0: pass"),
+        (["true", "false"], r"ids such as 'true', which are read as True"),
+        (["2024-01-01", "2024-01-02"], r"ids such as '2024-01-01', which are read as .*date"),
+    ],
+)
+def test_ids_of_files_that_are_not_kept_as_written(tmp_path, ids, message):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id\n" + "".join(f"1,{item}\n" for item in ids))
+    with pytest.warns(UserWarning, match=f"'item_id' of .*events.csv holds {message}") as seen:
+        Interactions.from_table(path, timestamp=None)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        options = {"strings": ["item_id"]}
+        kept = Interactions.from_table(path, timestamp=None, csv_options=options)
+    assert kept.item_ids == tuple(ids)
+
+
+@pytest.mark.parametrize(
+    "ids", [["7", "10"], ["7.0", "8"], ["-3", "0"], ["1.5", "2.25"], ["a", "0"]]
+)
+def test_no_word_about_ids_of_files_that_are_kept(tmp_path, ids):
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id\n" + "".join(f"1,{item}\n" for item in ids))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Interactions.from_table(path, timestamp=None)
+
+
+def test_ids_that_are_arrays_are_refused_also_where_rows_may_be_dropped():
+    for cells in ([np.array([1, 2]), np.array([3, 4])], [torch.tensor([1, 2])] * 2):
+        table = {"user_id": [1, 2], "item_id": cells}
+        with pytest.raises(TypeError, match=r"'item_id' holds .*, of shape \(2,\)"):
+            Interactions.from_table(table, timestamp=None, missing="drop")
+
+
+def test_users_of_a_mapping_are_distinct_ids():
+    twice = {torch.tensor(1): ["mug"], torch.tensor(1): ["lamp"]}
+    with pytest.raises(ValueError, match="keys of the mapping name its users, but hold 1 2 times"):
+        Interactions.from_sequences(twice)
+    with pytest.raises(ValueError, match="name its users, but hold None 1 times"):
+        Interactions.from_sequences({None: ["mug"]})
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+@pytest.mark.parametrize(
+    ("rows", "side"), [([[0, 0, 1], [0, 2, 3]], "begin"), ([[1, 0, 0], [2, 3, 4]], "end")]
+)
+def test_padding_of_an_array_is_named(make, rows, side):
+    with pytest.warns(UserWarning, match=f"rows with 0 {side} with it: 0 is read as an item"):
+        Interactions.from_sequences(make(rows))
+
+
+@pytest.mark.parametrize("rows", [[[0, 1], [1, 2]], [[1, 0, 0, 2]], [["a", "b"]]])
+def test_no_word_about_arrays_without_padding(rows):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Interactions.from_sequences(np.array(rows))
+
+
+def test_counts_of_numpy_are_counts():
+    interactions = Interactions.from_sequences([["a", "b"], ["a"]])
+    assert len(interactions.k_core(np.int64(1))) == 3
+    assert len(interactions.last(np.int32(1)).min_length(np.int64(1))) == 2
+
+
+# --------------------------------------------------------------------------- exact times
+
+
+def test_times_of_any_number_types_stay_exact():
+    big = 1_714_521_600_000_000_000
+    decimals = [Decimal(3), Decimal(1), Decimal("2.5")]
+    for times in ([big + 3, big + 1, float(big)], [big + 3, big + 1, Fraction(big + 2)], decimals):
+        order = sorted(range(3), key=times.__getitem__)
+        table = {"user_id": [0] * 3, "item_id": [0, 1, 2], "timestamp": times}
+        assert sequences(Interactions.from_table(table)) == {0: order}
+    for times, message in (
+        ([big + 1, 0.5, 3], f"mixes whole numbers such as {big + 1}, which floats cannot hold"),
+        ([2**63 + 1, 2**63, -1], "whole numbers from -1 to .*do not fit into 64 bits"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            with_times(times)
+
+
+def test_nanoseconds_of_timestamps_count():
+    pd = pytest.importorskip("pandas")
+    start = pd.Timestamp("2024-01-01")
+    stamps = [start + pd.Timedelta(steps, "ns") for steps in (2, 1, 3)]
+    for times in (stamps, [stamp.to_datetime64() for stamp in stamps]):
+        table = {"user_id": [0] * 3, "item_id": ["b", "a", "c"], "timestamp": times}
+        interactions = Interactions.from_table(table)
+        assert sequences(interactions) == {0: ["a", "b", "c"]}
+        assert interactions.before(stamps[0]).item_ids == ("a",)
+
+
+@pytest.mark.parametrize("far", ["9999-12-31", "2600-01-01", dt.date(3000, 1, 1)])
+def test_before_a_time_that_nanoseconds_cannot_express(far):
+    table = {"user_id": [0] * 3, "item_id": list("abc"), "timestamp": DAYS}
+    interactions = Interactions.from_table(table)
+    assert len(interactions.before(far)) == 3
+    assert len(interactions.before(np.datetime64("9000-01-01"))) == 3
+    with pytest.raises(ValueError, match="leaves no user"):
+        interactions.before("0001-01-01")
+
+
+def test_before_no_time():
+    table = {"user_id": [0] * 3, "item_id": list("abc"), "timestamp": DAYS}
+    interactions = Interactions.from_table(table)
+    for time in (np.datetime64("NaT"), float("nan"), None):
+        with pytest.raises(ValueError, match="is missing; give a point in time"):
+            interactions.before(time)
+    with pytest.raises(ValueError, match="time='2024' is not a date .*write it as '2024-05-01'"):
+        interactions.before("2024")

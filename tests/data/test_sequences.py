@@ -3,8 +3,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
-from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset, check_same_rows
+from odmt_sdk.vocabulary import ItemVocabulary
 
 ROWS, OFFSETS = np.array([1, 2, 3, 4, 5, 6]), np.array([0, 4, 6])
 
@@ -73,3 +75,46 @@ def test_queries_need_one_of_each(changes):
 def test_length_must_be_at_least_one():
     with pytest.raises(ValueError, match="max_seq_length=0 must be a whole number"):
         SequenceDataset(ROWS, OFFSETS, max_seq_length=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([0, 1, 2], ValueError, "rows hold 0, but rows of items lie in 1..N and 0 is padding"),
+        ([-1, 1, 2], ValueError, "rows hold -1, .*number the items from 1"),
+        ([1, 2, 2**32 + 1], ValueError, "rows hold 4294967297"),
+        ([1.0, 1.7, 2.0], TypeError, "rows hold float64; they must be integers"),
+        (["a", "b", "c"], TypeError, "rows hold <U1; they must be integers"),
+        ([[1, 2], [3, 4], [5, 6]], ValueError, "rows have 2 dimensions instead of one"),
+    ],
+)
+def test_rows_that_are_no_items(rows, error, message):
+    with pytest.raises(error, match=message):
+        SequenceDataset(np.array(rows), np.array([0, 3]))
+    queries = np.array([1, 2]), np.array([0, 1, 1, 2])
+    with pytest.raises(error, match=message.replace("rows h", "targets h")):
+        RankingDataset(*queries, np.array(rows), "abc")
+
+
+def test_settings_of_numpy_are_settings():
+    dataset = SequenceDataset(ROWS, OFFSETS, max_seq_length=np.int64(3), overlap=np.int32(2))
+    assert (dataset.max_seq_length, dataset.overlap) == (3, 2)
+
+
+def test_rows_of_another_vocabulary_are_refused():
+    ids = ["mug", "lamp", "hat", "cup", "pot", "pan"]
+    datasets = (
+        SequenceDataset(ROWS, OFFSETS, vocabulary=ItemVocabulary(ids)),
+        RankingDataset(*(ROWS, OFFSETS, np.array([1, 2]), "ab"), vocabulary=ItemVocabulary(ids)),
+    )
+    for dataset in (*datasets, Subset(datasets[1], [0])):
+        check_same_rows(dataset, ItemVocabulary(ids))
+        check_same_rows(dataset, ItemVocabulary([*ids, "new"]))  # a catalogue that has grown
+        check_same_rows(dataset, ItemVocabulary(range(1, 8)))  # rows, not items
+        check_same_rows(dataset, None)
+        with pytest.raises(ValueError, match="row 1 is 'mug' in the dataset and 'pan' in the mod"):
+            check_same_rows(dataset, ItemVocabulary(ids[::-1]))
+    numbers = SequenceDataset(ROWS, OFFSETS, vocabulary=ItemVocabulary([3, 1, 2, 4, 5, 6]))
+    with pytest.raises(ValueError, match="row 1 is 3 in the dataset and 1 in the model"):
+        check_same_rows(numbers, ItemVocabulary(range(1, 7)))
+    check_same_rows(SequenceDataset(ROWS, OFFSETS), ItemVocabulary(ids))

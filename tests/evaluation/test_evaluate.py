@@ -8,11 +8,13 @@ from torch import nn
 from torch.utils.data import Subset
 from transformers.utils import logging
 
+from odmt_sdk import Interactions, ODMTConfig, ODMTWrapper, SASRec, leave_one_out
 from odmt_sdk.data.sequences import RankingDataset, SequenceDataset
 from odmt_sdk.evaluation import evaluate as evaluate_module
 from odmt_sdk.evaluation.evaluate import evaluate, rank_targets
 from odmt_sdk.evaluation.metrics import ranking_metrics
 from odmt_sdk.retrieval.top_k import top_k_rows
+from odmt_sdk.vocabulary import ItemVocabulary
 
 NUM_ITEMS = 40
 
@@ -243,3 +245,16 @@ def test_source_named_like_the_mean(model, dataset):
     model.sources = ("id", "fused")
     with pytest.raises(ValueError, match="a source is named 'fused'"):
         evaluate(model, dataset)
+
+
+def test_a_split_of_another_vocabulary_is_refused():
+    histories = [list("abcde"), list("bcdea"), list("cdeab")]
+    split = leave_one_out(Interactions.from_sequences(histories))
+    backwards = ItemVocabulary(split.vocabulary.item_ids[::-1])
+    model = ODMTWrapper(SASRec(8), vocabulary=backwards, config=ODMTConfig(fusion="id"))
+    with pytest.raises(ValueError, match=r"row 1 is 'a' .*vocabulary=model.vocabulary"):
+        evaluate(model, split.test)
+    with pytest.raises(TypeError, match="the dataset is a Split, which has no length: pass"):
+        evaluate(model, split)
+    again = leave_one_out(Interactions.from_sequences(histories), vocabulary=model.vocabulary)
+    assert evaluate(model, again.test, k=(5,))["hit_rate@5"] == 1

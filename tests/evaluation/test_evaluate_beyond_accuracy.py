@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch.utils.data import Subset
 from toys import toy_model, toy_split
 
-from odmt_sdk import Interactions, ODMTWrapper, SASRec, evaluate, leave_one_out, time_split
+from odmt_sdk import (
+    Interactions,
+    ODMTConfig,
+    ODMTWrapper,
+    SASRec,
+    evaluate,
+    leave_one_out,
+    time_split,
+)
 from odmt_sdk.data.sequences import RankingDataset, TrainingCounts
 from odmt_sdk.evaluation.evaluate import rank_targets
 from odmt_sdk.evaluation.groups import popularity_groups
@@ -264,3 +272,18 @@ def test_bad_groups(groups, message):
 def test_bad_content():
     with pytest.raises(ValueError, match=r"content has shape \(3, 2\); it needs \(13, W\)"):
         evaluate(toy_model(), toy_split().test, beyond_accuracy=True, content=torch.ones(3, 2))
+
+
+def test_booleans_in_a_list_are_a_mask_and_not_users():
+    split = leave_one_out(Interactions.from_sequences([list("abcd"), list("bcda"), list("cdab")]))
+    config = ODMTConfig(fusion="id")
+    model = ODMTWrapper(SASRec(8), vocabulary=split.vocabulary, config=config)
+    chosen = [False, True, True]  # users 0, 1, 2: True is not user 1
+    for users in (chosen, np.array(chosen), torch.tensor(chosen), [1, 2]):
+        found = evaluate(model, split.test, k=(2,), groups={"some": {"users": users}})
+        assert found["some/users"] == 2
+    with pytest.raises(ValueError, match="1 users that are not in the dataset, such as True"):
+        evaluate(model, split.test, groups={"some": {"users": [True, 2]}})
+    rows = [False, True, False, False, True]
+    found = evaluate(model, split.test, k=(2,), groups={"some": {"items": rows}})
+    assert found["some/users"] == sum(rows[target] for target in split.test.targets.tolist())

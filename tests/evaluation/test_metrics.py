@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -69,5 +70,13 @@ def test_bad_input(metric, ranks, k, error, match):
 
 
 def test_no_k():
-    with pytest.raises(ValueError, match="k is empty"):
+    with pytest.raises(ValueError, match="at least one cut-off"):
         ranking_metrics(torch.tensor([1]), ())
+
+
+def test_ranks_of_any_kind_and_cuts_of_none():
+    for ranks in ([1, 3, 12], np.array([1, 3, 12])):
+        assert ndcg(ranks, 10) == ndcg(torch.tensor([1, 3, 12]), 10)
+    for k in (10, (2.5,), (True,), "10"):
+        with pytest.raises(TypeError, match="must be whole numbers, such as"):
+            ranking_metrics(torch.tensor([1, 2]), k)

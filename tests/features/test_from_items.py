@@ -94,3 +94,17 @@ def test_pictures_of_a_folder_by_item_id(shop, encoders, tmp_path):
         extract(without, image_folder=tmp_path, text_encoder=encoders["text_encoder"])
     with pytest.raises(FileNotFoundError, match="no folder of pictures"):
         extract(without, image_folder=tmp_path / "absent", **images)
+
+
+def test_titles_and_ids_of_files_are_kept_as_written(tmp_path, encoders):
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,title\n1,1984\n2,300\n")
+    numbers = extract(path, text_encoder=encoders["text_encoder"])
+    texts = extract(
+        {"item_id": [1, 2], "title": ["1984", "300"]}, text_encoder=encoders["text_encoder"]
+    )
+    assert numbers.vocabulary == texts.vocabulary
+    assert torch.equal(numbers["text"].tokens, texts["text"].tokens)
+    path.write_text("item_id,title\n007,mug\n8,lamp\n")
+    with pytest.warns(UserWarning, match="ids such as '007', which are read as 7: pass csv_opt"):
+        assert extract(path, text_encoder=encoders["text_encoder"]).vocabulary.item_ids == (7, 8)

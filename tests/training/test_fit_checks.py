@@ -70,6 +70,13 @@ class TestPopularity:
         assert torch.equal(model.item_log_probability, expected.item_log_probability)
         assert torch.equal(model.item_encoder.unseen, expected.item_encoder.unseen)
 
+    def test_data_of_another_vocabulary(self, tmp_path):
+        split = toy_split()
+        features = toy_features(item_ids=split.vocabulary.item_ids[::-1])
+        training = trainer(tmp_path, split, ODMTWrapper(MyModel(), features))
+        with pytest.raises(ValueError, match="the items of the dataset and of the model differ"):
+            training.train()
+
     def test_rows_beyond_the_catalogue(self, tmp_path):
         training = trainer(tmp_path, toy_split(), toy_model())
         training.train_dataset = SequenceDataset(np.array([1, 13, 2]), np.array([0, 3]))
@@ -83,6 +90,8 @@ class TestBeforeTheFirstStep:
         features = toy_features(item_ids=ids)
         model = ODMTWrapper(MyModel(), features)
         split = dataclasses.replace(toy_split(), vocabulary=features.vocabulary)
+        for dataset in (split.train, split.validation, split.test):
+            dataset.vocabulary = features.vocabulary
         steps = Steps()
         with pytest.raises(AdapterError, match="only strings and integers can be saved"):
             fit(model, split, tmp_path, epochs=1, callbacks=[steps], **QUIET)

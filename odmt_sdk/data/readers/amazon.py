@@ -96,9 +96,16 @@ def _read_products(
     for product in iterate_json_lines(found[0]):
         if product.get("parent_asin") in wanted:
             title = product.get("title") or ""
-            text = ". ".join([title, *(product.get("features") or [])])
+            features = product.get("features") or []
+            features = [features] if isinstance(features, str) else features
+            text = ". ".join(str(part) for part in [title, *features] if part)
             picture = _main_picture(product.get("images") or [])
             products[product["parent_asin"]] = (title, text, picture)
+    if not products:
+        raise ValueError(
+            f"{found[0]} describes none of the products of the interactions: are the two files of "
+            "the same category?"
+        )
     return products
 
 

@@ -1,11 +1,15 @@
 """Finds the files of a data set in its folder."""
 
 import os
+import unicodedata
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from odmt_sdk.paths import user_path
+
+Named = TypeVar("Named")
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 
@@ -105,6 +109,7 @@ def find_pictures(
         for path in map(Path(place).joinpath, sorted(files))
         if path.suffix.lower() in PICTURE_SUFFIXES
     }
+    pictures = _by_form(pictures, item_ids)
     return [pictures.get(str(item_id)) for item_id in item_ids]
 
 
@@ -123,7 +128,8 @@ def pictures_by_id(
     Raises:
         FileNotFoundError: if the folder does not exist, or has no pictures.
         ValueError: if an item has two pictures, no picture belongs to an item, or ids lost the
-            leading zeros that the names of the pictures have.
+            leading zeros that the names of the pictures have. Pictures that differ from an id only
+            in case or in spaces are not used, with a warning.
     """
     folder = user_path(folder)
     if not folder.is_dir():
@@ -138,6 +144,7 @@ def pictures_by_id(
         endings = ", ".join(sorted(PICTURE_SUFFIXES))
         raise FileNotFoundError(f"{folder} has no pictures: no file ends with one of {endings}")
     chosen: list[Path | None] = []
+    found = _by_form(found, item_ids)
     for item_id in item_ids:
         paths = found.pop(str(item_id), [])
         if len(paths) > 1:
@@ -155,6 +162,16 @@ def pictures_by_id(
             'them as strings, csv_options={"strings": ["item_id"]}, in the table of interactions '
             "too"
         )
+    missing = {_loosely(item_id): item_id for item_id in numbers}
+    if near := [(missing[_loosely(stem)], stem) for stem in found if _loosely(stem) in missing]:
+        item_id, stem = near[0]
+        warnings.warn(
+            f"{len(near):,} pictures in {folder} have names that differ from an item id only in "
+            f"case or in spaces, such as {found[stem][0].name!r} for item {item_id!r}: they are "
+            "not used. Rename them",
+            UserWarning,
+            stacklevel=3,
+        )
     if not any(chosen):
         example = next(iter(found.values()))[0].name
         raise ValueError(
@@ -162,6 +179,28 @@ def pictures_by_id(
             f"items have ids such as {item_ids[0]!r}; name the pictures by item id"
         )
     return chosen
+
+
+def _loosely(item_id: Hashable) -> str:
+    return unicodedata.normalize("NFC", str(item_id)).strip().casefold()
+
+
+def _by_form(named: dict[str, Named], item_ids: Sequence[Hashable]) -> dict[str, Named]:
+    """Name pictures as the ids are written, if only the Unicode form of the names differs.
+
+    macOS and some archives decompose letters such as "\u00e9" in the names of files.
+    """
+    others = [name for name in named if not name.isascii()]
+    if not others:
+        return named
+    texts = [text for text in map(str, item_ids) if not text.isascii()]
+    written = {unicodedata.normalize("NFC", text): text for text in texts if text not in named}
+    renamed = dict(named)
+    for name in others:
+        text = written.get(unicodedata.normalize("NFC", name))
+        if text is not None and text not in renamed:
+            renamed[text] = renamed.pop(name)
+    return renamed
 
 
 def _is_lmdb(path: Path) -> bool:

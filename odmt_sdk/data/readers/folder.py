@@ -13,6 +13,7 @@ from odmt_sdk.data.readers.files import pictures_by_id
 from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
 from odmt_sdk.paths import user_path
 from odmt_sdk.tables import Column, column_names, is_missing, read_columns
+from odmt_sdk.vocabulary import did_you_mean
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 TITLE, TEXT, IMAGE, IMAGES = "title", "text", "image", "images"
@@ -48,8 +49,8 @@ def load_folder(
         item: name of the item column of both tables.
         timestamp: name of the time column; None if the rows are already in chronological order.
         text: name of the column of texts of the items; None = "text", or "title" if there is none.
-        image: name of the column of paths of pictures, relative to `folder`; None = "image", or the
-            folder `images` if there is no such column.
+        image: name of the column of pictures: paths relative to `folder`, or bytes; None = "image",
+            or the folder `images` if there is no such column or it is empty.
         encoding: encoding of text files.
         csv_options: format of .csv and .tsv files, see `Interactions.from_table`.
 
@@ -60,8 +61,9 @@ def load_folder(
     Raises:
         FileNotFoundError: if the folder, one of the tables or a picture does not exist.
         ValueError: if there are several candidates for a table, a column is missing, an item stands
-            twice or has no id, the two tables have no item in common, or the names of the pictures
-            do not match the ids.
+            twice or has no id, the two tables have no item in common, the names of the pictures do
+            not match the ids, or a picture is a URL.
+        TypeError: if a text or a picture is a list or the like.
 
     Examples:
         >>> interactions, items = load_folder("my-shop")                         # doctest: +SKIP
@@ -85,7 +87,8 @@ def load_folder(
     images = image or (IMAGE if IMAGE in names else None)
     shown = TITLE if TITLE in names else None
     chosen = [item, *texts[:1], *([shown] if shown else []), *([images] if images else [])]
-    table = _read(items_file, dict.fromkeys(chosen), ids=[item], **options)
+    words_in = [*texts[:1], *([shown] if shown else []), *([images] if images else [])]
+    table = _read(items_file, dict.fromkeys(chosen), ids=[item], texts=words_in, **options)
     times = [] if timestamp is None else [timestamp]
     events = _read(events_file, [user, item, *times], ids=[user, item], **options)
     _align(table, events, item)
@@ -95,13 +98,13 @@ def load_folder(
     item_ids = all_items(known, interactions)
     _compare(len(known), item_ids, interactions, items_file, events_file, table[item])
     more: list[Any] = [None] * (len(item_ids) - len(known))
-    if images:
+    if images and (image or any(not _is_empty(cell) for cell in table[images].tolist())):
         pictures = [_picture(folder, cell) for cell in table[images].tolist()] + more
     else:
         within = folder / IMAGES
         pictures = pictures_by_id(within, item_ids) if within.is_dir() else [None] * len(item_ids)
-    words = [_word(cell) for cell in table[texts[0]].tolist()] + more if texts else None
-    titles = [_word(cell) for cell in table[shown].tolist()] + more if shown else words
+    words = _words(items_file, texts[0], table, item) + more if texts else None
+    titles = _words(items_file, shown, table, item) + more if shown else words
     nothing: list[Any] = [None] * len(item_ids)
     return RawData(
         interactions, make_items(item_ids, titles or nothing, words or nothing, pictures)
@@ -146,16 +149,20 @@ def _read(
     names: Mapping[str, None] | Sequence[str],
     *,
     ids: Sequence[str],
+    texts: Sequence[str] = (),
     encoding: str,
     csv_options: Mapping[str, Any] | None,
 ) -> dict[str, Column]:
-    """Read columns; ids in CSV and TSV files become integers only if that loses nothing."""
+    """Read columns of a table.
+
+    In CSV and TSV files, ids become integers only if that loses nothing, and texts never do.
+    """
     is_csv = path.is_file() and path.name.lower().removesuffix(".gz")[-4:] in (".csv", ".tsv")
     if not is_csv:
         return read_columns(path, list(names), encoding=encoding)
     options = dict(csv_options or {})
     kept = list(options.get("strings", ()))
-    options["strings"] = [*kept, *(name for name in ids if name not in kept)]
+    options["strings"] = list(dict.fromkeys([*kept, *ids, *texts]))
     table = read_columns(path, list(names), encoding=encoding, csv_options=options)
     for name in ids:
         if name not in kept and all(_is_plain_number(cell) for cell in table[name]):
@@ -208,19 +215,41 @@ def _compare(
             f"such as {first.tolist()[0]!r}, the second such as {interactions.item_ids[0]!r}"
         )
     if absent:
+        hint = did_you_mean(item_ids[known], set(item_ids[:known]).__contains__)
         warnings.warn(
             f"{absent} of the {len(interactions.item_ids)} items of {events_file.name}, such as "
             f"{item_ids[known]!r}, are not in {items_file.name}: they have neither text nor "
-            "picture",
+            f"picture{hint and f' ({hint})'}",
             UserWarning,
             stacklevel=3,
         )
 
 
-def _picture(folder: Path, cell: Any) -> Path | None:
-    if is_missing(cell) or not str(cell).strip():
+def _is_empty(cell: Any) -> bool:
+    return is_missing(cell) or not str(cell).strip()
+
+
+def _picture(folder: Path, cell: Any) -> Any:
+    """Return the path of a picture; bytes of a picture as they are."""
+    if isinstance(cell, Mapping):  # the format in which `datasets` stores pictures
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes | bytearray):
+        return bytes(cell) or None
+    if _is_empty(cell):
         return None
+    if not isinstance(cell, str | os.PathLike):
+        raise TypeError(
+            f"the items table has the picture {str(cell)[:60]!r} ({type(cell).__name__}), but a "
+            "picture must be a path or bytes: give one for each item"
+        )
+    if "://" in str(cell):
+        raise ValueError(
+            f"the items table has the picture {str(cell)[:80]!r}, which is a URL: download the "
+            "pictures first and give their paths"
+        )
     path = folder / user_path(str(cell))
+    if not path.is_file() and "\\" in str(cell):  # written on Windows
+        path = folder / user_path(str(cell).replace("\\", "/"))
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no picture {path}, which the items table names; leave the cell empty if the "
@@ -229,5 +258,14 @@ def _picture(folder: Path, cell: Any) -> Path | None:
     return path
 
 
-def _word(cell: Any) -> str | None:
-    return None if is_missing(cell) else str(cell)
+def _words(path: Path, name: str, table: Mapping[str, Column], item: str) -> list[str | None]:
+    """Return the texts of a column; numbers are written out."""
+    found: list[str | None] = []
+    for item_id, cell in zip(table[item].tolist(), table[name].tolist(), strict=True):
+        if isinstance(cell, list | tuple | Mapping | bytes):
+            raise TypeError(
+                f"column {name!r} of {path} holds {str(cell)[:60]!r} ({type(cell).__name__}) for "
+                f"item {item_id!r}, but a text must be one string: join its parts first"
+            )
+        found.append(None if is_missing(cell) else str(cell))
+    return found

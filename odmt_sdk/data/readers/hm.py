@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_file, find_pictures
-from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
+from odmt_sdk.data.readers.raw_data import RawData, described_items, make_items
 from odmt_sdk.paths import user_path
 from odmt_sdk.tables import read_columns
 from odmt_sdk.text_files import TextFormat
@@ -41,11 +43,13 @@ def read_hm(folder: str | Path, *, images: str | Path | Literal[False] | None = 
         names,
         text_format=TextFormat(strings=("customer_id", "article_id")),
     )
+    # Restore leading zeros, which files saved by a spreadsheet program have lost.
+    articles_bought = transactions["article_id"].tolist()
+    whole = {item: item and item.zfill(ID_DIGITS) for item in set(articles_bought)}
+    transactions["article_id"] = np.array([whole[item] for item in articles_bought], dtype=object)
     interactions = Interactions.from_table(
         transactions, user="customer_id", item="article_id", timestamp="t_dat"
     )
-    # Restore leading zeros, which files saved by a spreadsheet program have lost.
-    interactions.item_ids = tuple(str(item).zfill(ID_DIGITS) for item in interactions.item_ids)
     articles = read_columns(
         find_file(folder, ["articles.csv"], "articles"),
         ["article_id", *TEXT],
@@ -55,7 +59,7 @@ def read_hm(folder: str | Path, *, images: str | Path | Literal[False] | None = 
         item.zfill(ID_DIGITS): [text for text in texts if text]
         for item, *texts in zip(*(articles[name] for name in ("article_id", *TEXT)), strict=True)
     }
-    item_ids = all_items(list(described), interactions)
+    item_ids = described_items(list(described), interactions)
     pictures = find_pictures(images, item_ids, within=folder, names=("images",))
     texts = [described.get(str(item), []) for item in item_ids]
     return RawData(

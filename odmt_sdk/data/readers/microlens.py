@@ -6,7 +6,7 @@ from typing import Literal
 
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_file, find_pictures
-from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
+from odmt_sdk.data.readers.raw_data import RawData, described_items, make_items
 from odmt_sdk.data.readers.titles import read_titles
 from odmt_sdk.paths import user_path
 
@@ -45,7 +45,7 @@ def read_microlens(
         titles: dict[Hashable, str] = {int(i): title for i, title in read_titles(path).items()}
     except ValueError as error:
         raise ValueError(f"{path} has an item id that is not a whole number: {error}") from error
-    item_ids = all_items(list(titles), interactions)
+    item_ids = described_items(list(titles), interactions)
     pictures = find_pictures(images, item_ids, within=folder, names=COVERS)
     texts = [titles.get(item_id) for item_id in item_ids]
     return RawData(interactions, make_items(item_ids, texts, texts, pictures))

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_files, find_pictures
-from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
+from odmt_sdk.data.readers.raw_data import RawData, described_items, make_items
 from odmt_sdk.paths import user_path
 from odmt_sdk.tables import Column, read_columns
 from odmt_sdk.text_files import TextFormat
@@ -62,7 +62,7 @@ def read_movielens(
             f"{ratings['rating'].max()}"
         )
     interactions = Interactions.from_table({name: ratings[name][high] for name in RATINGS})
-    item_ids = all_items(list(films), interactions)
+    item_ids = described_items(list(films), interactions)
     pictures = find_pictures(images, item_ids, within=folder, names=("images", "posters"))
     known = [films.get(item_id, _Film("", ())) for item_id in item_ids]
     titles, texts = [film.title for film in known], [film.text() for film in known]
@@ -83,7 +83,7 @@ def _read_100k(folder: Path) -> tuple[dict[str, Column], dict[Hashable, _Film]]:
         folder / "u.data", RATINGS, text_format=TextFormat("\t", RATINGS, quoted=False)
     )
     films: dict[Hashable, _Film] = {}
-    for line in (folder / "u.item").read_text(encoding="latin-1").splitlines():
+    for line in _lines((folder / "u.item").read_text(encoding="latin-1")):
         item_id, title, _date, _video_date, _url, *flags = line.split("|")
         genres = [genre for genre, flag in zip(GENRES_100K, flags, strict=True) if flag == "1"]
         films[int(item_id)] = _Film(title, genres)
@@ -96,11 +96,16 @@ def _read_dat(folder: Path) -> tuple[dict[str, Column], dict[Hashable, _Film]]:
     )
     path = folder / "movies.dat"
     try:  # 10M is encoded in UTF-8, 1M in Latin-1
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _lines(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        lines = path.read_text(encoding="latin-1").splitlines()
+        lines = _lines(path.read_text(encoding="latin-1"))
     rows = (line.split("::") for line in lines)
     return ratings, {int(row[0]): _Film(row[1], row[2].split("|")) for row in rows}
+
+
+def _lines(text: str) -> list[str]:
+    # `splitlines` would also split titles at separators of Unicode
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _read_csv(folder: Path) -> tuple[dict[str, Column], dict[Hashable, _Film]]:

@@ -5,9 +5,10 @@ from typing import Literal
 
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_file, find_pictures
-from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
+from odmt_sdk.data.readers.raw_data import RawData, described_items, make_items
 from odmt_sdk.data.readers.titles import read_titles
 from odmt_sdk.paths import user_path
+from odmt_sdk.text_files import decoded
 
 BEHAVIOURS = ("*_pairs*.tsv", "*_users*.tsv", "*_user_behaviours.tsv")
 TEXTS = ("*_title*.csv", "*_items*.tsv", "*_text.tsv")
@@ -50,7 +51,7 @@ def read_paper(
     behaviours = user_path(interactions or find_file(folder, BEHAVIOURS, "interactions"))
     titles = read_titles(user_path(texts or find_file(folder, TEXTS, "texts")))
     read = read_sequence_lines(behaviours)
-    item_ids = all_items(list(titles), read)
+    item_ids = described_items(list(titles), read)
     names = [str(item_id) for item_id in item_ids]
     by_name = find_pictures(images, names, within=folder, names=PICTURES)
     numbers = [name.removeprefix("v").lstrip("0") for name in names]
@@ -70,10 +71,10 @@ def read_sequence_lines(path: Path) -> Interactions:
         The interactions, with strings as ids.
 
     Raises:
-        ValueError: if a line has no tab or a user is repeated.
+        ValueError: if a line has no tab, a user is repeated, or the file is not in UTF-8.
     """
     sequences: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8-sig") as file:
+    with decoded(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

@@ -1,5 +1,6 @@
 """The result of a reader: interactions and items."""
 
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,3 +53,25 @@ def make_items(
 def all_items(known: Sequence[Hashable], interactions: Interactions) -> list[Hashable]:
     """Return the ids with a description, followed by ids that occur only in interactions."""
     return list(dict.fromkeys([*known, *interactions.item_ids]))
+
+
+def described_items(known: Sequence[Hashable], interactions: Interactions) -> list[Hashable]:
+    """Return all ids as `all_items` does, and warn if no description is of an item that occurs.
+
+    Args:
+        known: the ids with a description.
+        interactions: the interactions.
+
+    Returns:
+        All ids.
+    """
+    item_ids = all_items(known, interactions)
+    if known and len(item_ids) == len(set(known)) + interactions.num_items:
+        warnings.warn(
+            f"none of the {len(known):,} items with a description occurs in the interactions: the "
+            f"descriptions have ids such as {known[0]!r}, the interactions such as "
+            f"{interactions.item_ids[0]!r}. Are the two files of the same data set?",
+            UserWarning,
+            stacklevel=3,
+        )
+    return item_ids

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from odmt_sdk.data.interactions import Interactions
 from odmt_sdk.data.readers.files import find_file, find_files, find_pictures
-from odmt_sdk.data.readers.raw_data import RawData, all_items, make_items
+from odmt_sdk.data.readers.raw_data import RawData, described_items, make_items
 from odmt_sdk.tables import Column, read_columns
 from odmt_sdk.text_files import TextFormat, read_header
 
@@ -82,7 +84,7 @@ def read_recbole(
         raise FileNotFoundError(
             f"{folder} has no .item file, but item_text={list(item_text)} names columns of it"
         )
-    item_ids = all_items(list(described), interactions)
+    item_ids = described_items(list(described), interactions)
     pictures = find_pictures(images, item_ids, within=folder, names=("images",))
     texts = [described.get(str(item_id), [""]) for item_id in item_ids]
     return RawData(
@@ -142,9 +144,10 @@ class _AtomicFile:
 def _read_interactions(
     file: _AtomicFile, *, user: str, item: str, timestamp: str | None, min_rating: float | None
 ) -> Interactions:
-    if item not in file.types and f"{item}_list" in file.types:
+    if f"{item}_list" in file.types:
         raise ValueError(
-            f"{file.path} holds whole sequences ({item}_list): give the file of single interactions"
+            f"{file.path} holds whole sequences ({item}_list), which would not be read: give the "
+            "file of single interactions, or pass the sequences to Interactions.from_sequences"
         )
     if timestamp is not None and timestamp not in file.types:
         raise ValueError(
@@ -157,11 +160,25 @@ def _read_interactions(
     names += [] if min_rating is None else ["rating"]
     columns = file.read(names)
     if min_rating is not None:
-        high = columns["rating"] >= min_rating
+        high = _numbers(file, columns["rating"]) >= min_rating
         if not high.any():
             raise ValueError(f"min_rating={min_rating} is above every rating in {file.path}")
         columns = {name: values[high] for name, values in columns.items()}
     return Interactions.from_table(columns, user=user, item=item, timestamp=timestamp)
+
+
+def _numbers(file: _AtomicFile, ratings: Column) -> Column:
+    """Convert ratings to floats, NaN where they are missing."""
+    found = np.full(len(ratings), np.nan)
+    for row, rating in enumerate(ratings.tolist()):
+        try:
+            found[row] = np.nan if rating is None else float(rating)
+        except ValueError:
+            raise ValueError(
+                f"{file.path} has the rating {rating!r} in row {row:,}, the first being row 0, "
+                "which is not a number: repair it, or leave out min_rating="
+            ) from None
+    return found
 
 
 def _read_texts(file: _AtomicFile, item: str, chosen: Sequence[str]) -> dict[str, list[str]]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from odmt_sdk.text_files import decoded
+
 
 def read_titles(path: Path) -> dict[str, str]:
     r"""Read the titles of items.
@@ -17,11 +19,11 @@ def read_titles(path: Path) -> dict[str, str]:
         Item id -> title, in file order.
 
     Raises:
-        ValueError: if a line has no separator.
+        ValueError: if a line has no separator, or the file is not in UTF-8.
     """
     separator = "," if path.suffix == ".csv" else "\t"
     titles: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig") as file:
+    with decoded(path) as file:
         for number, line in enumerate(file, start=1):
             item_id, found, title = line.strip("\r\n").partition(separator)
             if not found:

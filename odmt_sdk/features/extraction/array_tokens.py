@@ -28,7 +28,9 @@ def present_arrays(name: str, arrays: Any, num_items: int) -> dict[int, Any]:
 
     Raises:
         ValueError: if there are not N entries.
+        TypeError: if the arrays are a mapping, which has no order of items.
     """
+    arrays = _in_order(name, arrays)
     if len(arrays) != num_items:
         raise ValueError(
             f"{name} has {len(arrays)} entries, but there are {num_items} items: give one for each "
@@ -39,6 +41,23 @@ def present_arrays(name: str, arrays: Any, num_items: int) -> dict[int, Any]:
     if isinstance(arrays, list | tuple):
         return {row: array for row, array in enumerate(arrays) if not _is_empty(array)}
     return _Rows(arrays, num_items)
+
+
+def _in_order(name: str, arrays: Any) -> Any:
+    """Return arrays that are read by position; a pandas Series would be read by its index."""
+    if isinstance(arrays, Mapping):
+        raise TypeError(
+            f"{name} is a {type(arrays).__name__}, but its arrays must be in the order of the "
+            "items: give a list of them, for example [arrays.get(item_id) for item_id in item_ids]"
+        )
+    if isinstance(arrays, np.ndarray | torch.Tensor | list | tuple):
+        if isinstance(arrays, np.ma.MaskedArray):
+            return np.ma.filled(arrays.astype(np.float64), np.nan)
+        return arrays
+    for method in ("to_pylist", "to_numpy"):  # PyArrow; pandas and Polars
+        if hasattr(arrays, method):
+            return getattr(arrays, method)()
+    return arrays
 
 
 class _Rows(dict[int, Any]):
@@ -113,6 +132,8 @@ class ArrayExtractor:
         """Convert the array of one item to tokens (T, d)."""
         try:
             tokens = torch.as_tensor(np.array(array) if not torch.is_tensor(array) else array)
+            if tokens.is_complex():
+                raise TypeError("its numbers are complex; give their real and imaginary parts")
             tokens = tokens.detach().to("cpu", torch.float32)
         except (TypeError, ValueError) as error:
             raise ItemError(row, f"is not an array of numbers: {error}") from error

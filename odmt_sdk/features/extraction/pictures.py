@@ -43,7 +43,7 @@ def present_pictures(
     present: dict[int, Picture] = {}
     named = range(len(images)) if item_ids is None else item_ids
     for row, picture in enumerate(images):
-        if isinstance(picture, Mapping):
+        if isinstance(picture, Mapping) and picture.keys() & {"bytes", "path"}:
             picture = picture.get("bytes") or picture.get("path")
         if isinstance(picture, bytearray | memoryview):
             picture = bytes(picture)
@@ -53,7 +53,7 @@ def present_pictures(
             raise TypeError(
                 f"image of item {named[row]!r} is {type(picture).__name__}, but an image must be a "
                 'path, bytes, a PIL image, a mapping of "bytes" and "path", or None where an item '
-                "has none"
+                "has none; PIL.Image.fromarray makes one of an array of pixels (height, width, 3)"
             )
         if isinstance(picture, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", picture):
             raise ValueError(
@@ -102,7 +102,7 @@ def open_picture(picture: "Picture") -> "Image":
         >>> open_picture(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(picture, Image.Image):
         image = picture
@@ -116,7 +116,7 @@ def open_picture(picture: "Picture") -> "Image":
         raise ValueError(f"the picture is {width} x {height}: it is empty")
     if max(width, height) > _MAX_ASPECT_RATIO * min(width, height):
         raise ValueError(f"the picture is {width} x {height}, one side over 100 times the other")
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_eight_bits(image)
     if image.has_transparency_data:
@@ -126,6 +126,28 @@ def open_picture(picture: "Picture") -> "Image":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _upright(image: "Image") -> "Image":
+    """Rotate an image as its EXIF data says; damaged EXIF data are ignored."""
+    from PIL.ExifTags import Base
+    from PIL.Image import Transpose
+
+    try:
+        orientation = image.getexif().get(Base.Orientation, 1)
+    except Exception:  # parsing metadata raises any type of exception
+        return image
+    # `ImageOps.exif_transpose` would also write the EXIF data anew, which fails for odd values
+    method = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if method is None else image.transpose(method)
 
 
 def _to_eight_bits(image: "Image") -> "Image":

@@ -4,7 +4,6 @@ Each shard holds consecutive items and depends only on them, so any run or proce
 bytes. Resuming means writing the shards that are missing.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from odmt_sdk.features.store.shard_writing import (
     ShardSummary,
     read_batch,
     read_summary,
+    readable_json,
     write_shard,
 )
 from odmt_sdk.features.store.sources import SourceMarks
@@ -210,37 +210,53 @@ def _compare(
     vocabulary: ItemVocabulary,
     modalities: Mapping[str, RawModality],
 ) -> None:
-    """Record shards with items whose raw values changed, and warn about these items."""
+    """Record shards with items whose raw values changed, and warn about these items.
+
+    An item whose file cannot be read any more keeps its features: its disk may only be out of
+    reach.
+    """
     ids = StoredVocabulary(folder / ids_file(manifest.num_items))
     given = vocabulary.rows(ids, unknown="skip")
     there = ids.rows(vocabulary.ids(given))
     positions = {row - 1: number - 1 for row, number in zip(there, given, strict=True)}
     for name, part in modalities.items():
-        marks, changed = SourceMarks(part.values, is_path=reads_files(part.extractor)), []
+        marks = SourceMarks(part.values, is_path=reads_files(part.extractor))
+        changed: list[int] = []
+        gone: list[int] = []
         for shard in manifest.shards(name):
             stored = read_summary(folder / name / shard.name, shard.items).marks
             here = [p for p in range(shard.first, shard.first + shard.items) if p in positions]
-            found = marks.changed(
-                [positions[p] for p in here], stored[:, [p - shard.first for p in here]]
-            )
+            given_here = [positions[p] for p in here]
+            stored_here = stored[:, [p - shard.first for p in here]]
+            gone += marks.gone(given_here, stored_here)
+            found = marks.changed(given_here, stored_here)
             if found:
                 revision = manifest.revisions.get(name, {}).get(shard.stem, 0) + 1
                 manifest.revising.setdefault(name, {})[shard.stem] = revision
                 changed += found
         if changed:
-            _warn_of_changes(vocabulary.ids(p + 1 for p in changed), part.extractor.unit)
+            _warn(
+                f"{len(changed)} {part.extractor.unit}s have changed since the folder was made and "
+                f"are encoded again, for items {_named(vocabulary, changed)}. A model that was "
+                "trained with the old features still expects them"
+            )
+        if gone:
+            _warn(
+                f"{len(gone)} {part.extractor.unit}s cannot be read any more, of items "
+                f"{_named(vocabulary, gone)}: their features in the folder are kept. Leave the "
+                "cell of an item empty to remove its features"
+            )
     if manifest.revising:
         manifest.write(folder)
 
 
-def _warn_of_changes(item_ids: Sequence[Hashable], unit: str) -> None:
-    shown = ", ".join(map(repr, item_ids[:5])) + (", ..." if len(item_ids) > 5 else "")
-    warnings.warn(
-        f"{len(item_ids)} {unit}s have changed since the folder was made and are encoded again, "
-        f"for items {shown}. A model that was trained with the old features still expects them",
-        UserWarning,
-        stacklevel=7,
-    )
+def _named(vocabulary: ItemVocabulary, positions: Sequence[int]) -> str:
+    shown = ", ".join(map(repr, vocabulary.ids(p + 1 for p in positions[:5])))
+    return shown + (", ..." if len(positions) > 5 else "")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=7)
 
 
 class _ShardJob(NamedTuple):
@@ -328,7 +344,8 @@ def _never_completed(item_id: Hashable, folder: Path) -> ValueError:
     return ValueError(
         f"the features of item {item_id!r} in {str(folder)!r} were not completed or have been "
         "deleted, and the item is not among the given ones: pass it again to complete the "
-        "features, or delete the folder"
+        "features, or delete the folder. If another process is writing to the folder, let it "
+        "finish first"
     )
 
 
@@ -449,7 +466,7 @@ def _finish(folder: Path, manifest: Manifest, modalities: Mapping[str, RawModali
         manifest.statistics[name] = _write_index(
             folder / index_file(name, manifest), summaries, part.extractor.unit
         )
-    write_text(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / REPORT, readable_json(report, indent=1) + "\n")
     manifest.write(folder)
 
 

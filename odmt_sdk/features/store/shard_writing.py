@@ -92,8 +92,26 @@ def write_shard(
             "sums": torch.stack([exact.sum(0), exact.square().sum(0)]),
             "marks": marks,
         },
-        note=(_PROBLEMS, json.dumps(notes, ensure_ascii=False)),
+        note=(_PROBLEMS, readable_json(notes)),
     )
+
+
+def readable_json(value: object, *, indent: int | None = None) -> str:
+    """Format a value as JSON with all letters as they are, or escaped if UTF-8 cannot hold them.
+
+    Args:
+        value: the value.
+        indent: see `json.dumps`.
+
+    Returns:
+        A text that can be encoded in UTF-8.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def read_summary(path: Path, count: int) -> ShardSummary:

@@ -65,13 +65,29 @@ class SourceMarks:
             marks: (2, n) stored marks of these items; `UNKNOWN` never counts as changed.
 
         Returns:
-            The positions of the changed items.
+            The positions of the changed items, without those that `gone` finds.
         """
+        return self._compare(positions, marks, gone=False)
+
+    def gone(self, positions: Sequence[int], marks: torch.Tensor) -> list[int]:
+        """Find the items whose files were read when the marks were stored, and cannot be read now.
+
+        Args:
+            positions: positions of n items.
+            marks: (2, n) stored marks of these items.
+
+        Returns:
+            The positions of these items.
+        """
+        return self._compare(positions, marks, gone=True)
+
+    def _compare(self, positions: Sequence[int], marks: torch.Tensor, *, gone: bool) -> list[int]:
         found = []
         for position, content, file in zip(positions, *marks.tolist(), strict=True):
             if content == UNKNOWN or (file > UNREADABLE and file == self.file(position)):
                 continue
-            if content != self.content(position):
+            now = self.content(position)
+            if content != now and gone == (now == UNREADABLE and content > UNREADABLE):
                 found.append(position)
         return found
 

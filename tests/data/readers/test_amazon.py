@@ -127,3 +127,26 @@ def test_what_is_missing_or_broken(tmp_path):
         ValueError, match=r"meta_All_Beauty.jsonl, line 2, is not a JSON object: b'\{\"p"
     ):
         read_amazon(tmp_path, "All_Beauty")
+
+
+@pytest.mark.parametrize(
+    ("product", "text"),
+    [
+        ({"title": "A mug", "features": "one text"}, "A mug. one text"),
+        ({"title": "A mug", "features": ["red", None, ""]}, "A mug. red"),
+        ({"title": None, "features": ["red", "round"]}, "red. round"),
+    ],
+)
+def test_features_of_any_kind(tmp_path, product, text):
+    (tmp_path / "All_Beauty.csv").write_text("\n".join([HEADER, *ROWS]))
+    first = ROWS[0].split(",")[1]
+    (tmp_path / "meta_All_Beauty.jsonl").write_text(json.dumps({"parent_asin": first, **product}))
+    _, items = read_amazon(tmp_path, "All_Beauty")
+    assert items["text"][items["item_id"].index(first)] == text
+
+
+def test_metadata_of_another_category(tmp_path):
+    (tmp_path / "All_Beauty.csv").write_text("\n".join([HEADER, *ROWS]))
+    (tmp_path / "meta_All_Beauty.jsonl").write_text('{"parent_asin": "other"}\n')
+    with pytest.raises(ValueError, match="describes none of the products of the interactions"):
+        read_amazon(tmp_path, "All_Beauty")

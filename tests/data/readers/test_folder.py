@@ -132,3 +132,74 @@ def test_strange_folders(folder, files, message):
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         load_folder(tmp_path / "absent")
+
+
+def test_texts_are_kept_as_written(folder):
+    (folder / "items.csv").write_text("item_id,title\nmug,007\nlamp,1.50\n")
+    (folder / "interactions.csv").write_text("user_id,item_id,timestamp\nann,mug,1\n")
+    assert load_folder(folder).items["title"] == ["007", "1.50"]
+    (folder / "items.csv").write_text("item_id,title\nmug,true\nlamp,2024-01-01\n")
+    assert load_folder(folder).items["text"] == ["true", "2024-01-01"]
+
+
+@pytest.mark.parametrize("title", [["A", "mug"], {"en": "A mug"}])
+def test_a_text_in_parts_is_refused(folder, title):
+    (folder / "items.csv").unlink()
+    (folder / "items.jsonl").write_text(json.dumps({"item_id": "mug", "title": title}))
+    (folder / "interactions.csv").write_text("user_id,item_id,timestamp\nann,mug,1\n")
+    with pytest.raises(TypeError, match="'title' of .* for item 'mug', but a text must be one str"):
+        load_folder(folder)
+
+
+def test_pictures_as_data_sets_store_them(folder):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (folder / "items.csv").unlink()
+    picture(folder / "pics" / "1.png")
+    content = (folder / "pics" / "1.png").read_bytes()
+    cells = [{"bytes": content, "path": None}, {"bytes": None, "path": "pics/1.png"}, None]
+    table = pa.table({"item_id": ["mug", "lamp", "hat"], "title": ["a", "b", "c"], "image": cells})
+    parquet.write_table(table, folder / "items.parquet")
+    assert load_folder(folder).items["image"] == [content, folder / "pics" / "1.png", None]
+
+
+def test_pictures_that_are_no_paths(folder):
+    (folder / "interactions.csv").write_text("user_id,item_id,timestamp\nann,mug,1\n")
+    for cell, message in (
+        ("https://shop.example/1.png", "is a URL: download the pictures"),
+        (["1.png", "2.png"], r"\(list\), but a picture must be a path or bytes"),
+    ):
+        (folder / "items.csv").unlink(missing_ok=True)
+        line = json.dumps({"item_id": "mug", "title": "A mug", "image": cell})
+        (folder / "items.jsonl").write_text(line)
+        with pytest.raises((TypeError, ValueError), match=message):
+            load_folder(folder)
+
+
+def test_an_empty_column_of_pictures_gives_way_to_the_folder(folder):
+    (folder / "items.csv").write_text("item_id,title,image\nmug,A,\nlamp,B,\nhat,C,\n")
+    picture(folder / "images" / "mug.jpg")
+    assert load_folder(folder).items["image"] == [folder / "images" / "mug.jpg", None, None]
+    assert load_folder(folder, image="image").items["image"] == [None] * 3
+
+
+def test_paths_written_on_windows(folder):
+    (folder / "items.csv").write_text("item_id,title,image\nmug,A,pics\\1.png\nlamp,B,\nhat,C,\n")
+    picture(folder / "pics" / "1.png")
+    assert load_folder(folder).items["image"] == [folder / "pics/1.png", None, None]
+
+
+def test_names_of_pictures_in_another_unicode_form(folder):
+    (folder / "items.csv").write_text("item_id,title\ncaf\u00e9,A\nmug,B\n", encoding="utf-8")
+    (folder / "interactions.csv").write_text("user_id,item_id,timestamp\nann,mug,1\n")
+    decomposed = folder / "images" / "cafe\u0301.jpg"
+    picture(decomposed)
+    assert load_folder(folder).items["image"] == [decomposed, None]
+
+
+def test_names_of_pictures_in_another_case_are_named(folder):
+    picture(folder / "images" / "MUG.jpg")
+    picture(folder / "images" / "lamp.jpg")
+    with pytest.warns(UserWarning, match="1 pictures in .* such as 'MUG.jpg' for item 'mug': they"):
+        assert load_folder(folder).items["image"][:2] == [None, folder / "images" / "lamp.jpg"]

@@ -69,3 +69,10 @@ def test_lost_zeros_come_back(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file of interactions, that is transactions_tr"):
         read_hm(tmp_path)
+
+
+def test_an_article_with_and_without_its_zeros_is_one(tmp_path):
+    lines = TRANSACTIONS.splitlines()
+    write(tmp_path, "\n".join([*lines, *(line.replace(",0", ",") for line in lines[1:])]) + "\n")
+    interactions = read_hm(tmp_path).interactions
+    assert len(set(interactions.item_ids)) == len(interactions.item_ids) == 3

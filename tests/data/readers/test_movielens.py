@@ -108,3 +108,10 @@ def test_no_release(tmp_path):
     (tmp_path / "ratings.csv").write_text(RATINGS_CSV)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*movies.csv"):
         read_movielens(tmp_path)
+
+
+def test_separators_of_unicode_do_not_split_a_title(tmp_path):
+    (tmp_path / "ratings.dat").write_text("1::1::4::2\n1::2::5::1\n")
+    (tmp_path / "movies.dat").write_text("1::A\u2028B\x85C::Drama\n2::X::War\n", encoding="utf-8")
+    titles = read_movielens(tmp_path).items["title"]
+    assert titles == ["A\u2028B\x85C", "X"]

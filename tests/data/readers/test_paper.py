@@ -80,7 +80,8 @@ def test_what_is_missing_or_twice(tmp_path):
     (tmp_path / "Office_user_behaviours.tsv").write_text("u\ti\n")
     with pytest.raises(ValueError, match="several files of interactions: Arts_.*, Office_"):
         read_paper(tmp_path)
-    _, items = read_paper(tmp_path, interactions=tmp_path / "Office_user_behaviours.tsv")
+    with pytest.warns(UserWarning, match="none of the 2 items with a description occurs"):
+        _, items = read_paper(tmp_path, interactions=tmp_path / "Office_user_behaviours.tsv")
     assert items["item_id"] == ["B000KPIHQ4", "B001PN6QUU", "i"]
 
 
@@ -105,4 +106,15 @@ def test_broken_lines(tmp_path, name, text, message):
     (tmp_path / "a_title.csv").write_text("1,cat\n")
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
+        read_paper(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a_pairs.tsv", "a_title.csv"])
+def test_other_encodings_are_named(tmp_path, name):
+    (tmp_path / "a_pairs.tsv").write_text("u\t1 2\n")
+    (tmp_path / "a_title.csv").write_text("1,cat\n")
+    (tmp_path / name).write_bytes(
+        (tmp_path / name).read_bytes() + "u\u00e9,\t1\n".encode("latin-1")
+    )
+    with pytest.raises(ValueError, match=f"{name} is not in UTF-8: .*convert it"):
         read_paper(tmp_path)

@@ -114,3 +114,27 @@ def test_missing_files(folder):
     (folder / "ml[1m].inter").unlink()
     with pytest.raises(FileNotFoundError, match="holds no file of interactions"):
         read_recbole(folder)
+
+
+@pytest.mark.parametrize("kind", ["token", "float"])
+def test_ratings_that_are_texts_or_missing(folder, kind):
+    text = INTER.replace("rating:float", f"rating:{kind}").replace("\t3\t", "\t\t")
+    (folder / "ml[1m].inter").write_text(text)
+    interactions, _ = read_recbole(folder, min_rating=3)
+    assert len(interactions) == 1
+    (folder / "ml[1m].inter").write_text(text.replace("\t2.5\t", "\t-\t"))
+    with pytest.raises(ValueError, match="the rating '-' in row 2, .* which is not a number"):
+        read_recbole(folder, min_rating=3)
+
+
+def test_sequences_beside_their_targets_are_refused(folder):
+    text = "user_id:token\titem_id_list:token_seq\titem_id:token\nann\t3 1193\t0661\n"
+    (folder / "ml[1m].inter").write_text(text)
+    with pytest.raises(ValueError, match=r"whole sequences \(item_id_list\), which would not be"):
+        read_recbole(folder, timestamp=None)
+
+
+def test_items_of_another_data_set_are_named(folder):
+    (folder / "ml[1m].item").write_text("item_id:token\ttitle:token\nm1\tA\n")
+    with pytest.warns(UserWarning, match="none of the 1 items with a description .*'m1'.*'1193'"):
+        read_recbole(folder)

@@ -84,3 +84,33 @@ def test_later_arrays_may_be_longer(path, tmp_path):
     assert lengths[1:].tolist() == [len(array) for array in arrays]
     assert tokens[1].tolist() == [[0, 0], [0, 0], [0, 0]]
     assert tokens[600].tolist() == [[599, 599]] * 3
+
+
+def test_a_series_is_read_in_the_order_of_its_rows():
+    table = pd.DataFrame({"item_id": IDS, "vector": [np.full(2, n) for n in (1.0, 2.0, 3.0)]})
+    table = table.iloc[[2, 0, 1]]
+    for given in (table["vector"], table["vector"].tolist(), "vector"):
+        features = from_arrays(given, table)
+        assert features.vocabulary.item_ids == ("c", "a", "b")
+        assert features["sound"].tokens[1:, 0, 0].tolist() == [3, 1, 2]
+
+
+def test_columns_of_table_libraries():
+    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    for given in (
+        pd.DataFrame(rows),
+        pd.DataFrame(rows, index=[5, 3, 4]),
+        pa.array(rows),
+        pa.array(rows, pa.list_(pa.float32(), 2)),
+        pl.Series(rows),
+        pl.DataFrame(rows, orient="row"),
+    ):
+        assert from_arrays(given)["sound"].tokens[1:, 0].tolist() == rows
+
+
+def test_arrays_without_an_order_or_of_complex_numbers():
+    with pytest.raises(TypeError, match="sound is a dict, but its arrays must be in the order of"):
+        from_arrays({"a": [1.0], "b": [2.0], "c": [3.0]})
+    with pytest.raises(ValueError, match="sound of item 'a' is not an array .* are complex"):
+        from_arrays(np.ones((3, 2), complex))

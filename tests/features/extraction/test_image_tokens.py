@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from extraction import extract_image_tokens
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny_encoders import pictures, siglip, swin, vit
 from transformers import ConvNextConfig, ConvNextModel, PreTrainedModel, ViTImageProcessor
 
 from odmt_sdk.features.extraction.image_tokens import _default_workers
-from odmt_sdk.features.extraction.pictures import open_picture
+from odmt_sdk.features.extraction.pictures import open_picture, present_pictures
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -274,3 +274,33 @@ def test_bad_arguments_for_pictures(arguments, error, message):
     arguments = {"images": pictures(1), "encoder": vit(), "progress": False, **arguments}
     with pytest.raises(error, match=message):
         extract_image_tokens(arguments.pop("images"), arguments.pop("encoder"), **arguments)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(orientation):
+    image = pictures(1)[0].resize((6, 4))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = Image.open(BytesIO(encoded(image, exif=exif)))
+    assert open_picture(turned).tobytes() == ImageOps.exif_transpose(turned).tobytes()
+
+
+def test_damaged_exif_data_do_not_cost_the_picture(monkeypatch):
+    image = pictures(1)[0]
+
+    def fail(self, *_):
+        raise ValueError("odd metadata")
+
+    monkeypatch.setattr(Image.Exif, "tobytes", fail)  # as when odd values are written anew
+    turned = image.copy()
+    turned.getexif()[0x0112] = 6
+    assert open_picture(turned).tobytes() == image.transpose(Image.Transpose.ROTATE_270).tobytes()
+    monkeypatch.setattr(type(image), "getexif", fail)
+    assert open_picture(image).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("cell", [{"url": "https://shop.example/1.png"}, {"array": [1]}, {}])
+def test_a_mapping_without_bytes_and_path_is_no_missing_picture(cell):
+    with pytest.raises(TypeError, match="image of item 'mug' is dict, but an image must be a path"):
+        present_pictures([cell], ["mug"])
+    assert present_pictures([{"bytes": None, "path": None}], ["mug"]) == {}

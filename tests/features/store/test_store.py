@@ -9,8 +9,10 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rounding import one_step
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -395,6 +397,35 @@ class TestChangedItems:
             after = store(items, tmp_path / "store", **encoder)["image"].tokens
         assert torch.equal(after[[1, 2, 3]], before[[1, 3, 3]])
 
+    def test_pictures_that_are_out_of_reach_keep_their_features(
+        self, encoders, tmp_path, monkeypatch
+    ):
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        for name, color in (("a", "red"), ("b", "blue")):
+            Image.new("RGB", (8, 8), color).save(folder / f"{name}.png")
+        items = {"item_id": ["a", "b"], "image": ["pictures/a.png", "pictures/b.png"]}
+        settings = {"image_encoder": encoders["image_encoder"], "progress": False}
+        monkeypatch.chdir(tmp_path)
+        before = ItemFeatures.from_items(items, path=tmp_path / "store", **settings)
+        (folder / "a.png").rename(tmp_path / "away.png")
+        with pytest.warns(UserWarning, match="1 pictures cannot be read any more, of items 'a'"):
+            same(ItemFeatures.from_items(items, path=tmp_path / "store", **settings), before)
+        monkeypatch.chdir("/")  # where relative paths lead nowhere
+        with pytest.warns(UserWarning, match="2 pictures cannot be read any more, of items 'a', "):
+            same(ItemFeatures.from_items(items, path=tmp_path / "store", **settings), before)
+        monkeypatch.chdir(tmp_path)
+        (folder / "b.png").unlink()
+        Image.new("RGB", (8, 8), "green").save(folder / "a.png")
+        with pytest.warns(UserWarning, match=r"changed .* for items 'a'\.|cannot .* items 'b':"):
+            changed = ItemFeatures.from_items(items, path=tmp_path / "store", **settings)
+        assert torch.equal(changed["image"].tokens[2], before["image"].tokens[2])
+        assert not torch.equal(changed["image"].tokens[1], before["image"].tokens[1])
+        items["image"][1] = None
+        with pytest.warns(UserWarning, match="1 pictures have changed .* for items 'b'"):
+            removed = ItemFeatures.from_items(items, path=tmp_path / "store", **settings)
+        assert removed["image"].lengths.tolist()[2] == 0
+
     def test_folders_without_marks_are_opened_and_left_as_they_are(
         self, encoders, reference, tmp_path
     ):
@@ -457,6 +488,35 @@ class TestRefusal:
             store(make_items(), tmp_path / "store", shard_items=0, **encoders)
         with pytest.raises(ValueError, match="dtype is torch.int64, but tokens are stored as"):
             store(make_items(), tmp_path / "store", dtype=torch.int64, **encoders)
+
+    @pytest.mark.parametrize("shard_items", [2.0, 0, True])
+    def test_items_per_file(self, encoders, tmp_path, shard_items):
+        settings = {"text_encoder": encoders["text_encoder"], "progress": False}
+        items = {"item_id": ["a", "b", "c"], "text": ["red", "blue", "wool"]}
+        with pytest.raises((TypeError, ValueError), match="shard_items=.* must be .*, or None"):
+            ItemFeatures.from_items(
+                items, path=tmp_path / "store", shard_items=shard_items, **settings
+            )
+        assert not (tmp_path / "store").exists()
+        ItemFeatures.from_items(items, path=tmp_path / "store", shard_items=np.int64(2), **settings)
+        assert ItemFeatures.open(tmp_path / "store").num_items == 3
+
+    def test_ids_and_titles_that_utf_8_cannot_hold(self, encoders, tmp_path):
+        settings = {"text_encoder": encoders["text_encoder"], "progress": False}
+        items = {"item_id": ["a\ud800", "caf\u00e9"], "text": ["odd \udfff", "blue"]}
+        with pytest.warns(UserWarning, match="1 of 2 texts could not be read"):
+            features = ItemFeatures.from_items(items, path=tmp_path / "store", **settings)
+        assert list(features.report.problems["text"]) == ["a\ud800"]
+        assert ItemFeatures.open(tmp_path / "store").vocabulary.item_ids == ("a\ud800", "caf\u00e9")
+
+    def test_a_temporary_file_that_another_process_took(self, encoders, tmp_path, monkeypatch):
+        def lose(source, target):
+            Path(source).unlink()
+            raise FileNotFoundError(source)
+
+        monkeypatch.setattr(atomic_files.os, "replace", lose)
+        with pytest.raises(OSError, match="temporary file has disappeared. Another process seems"):
+            store(make_items(), tmp_path / "store", **encoders)
 
     def test_no_item_has_it(self, encoders, tmp_path):
         items = {"item_id": [1, 2], "image": [None, b"broken"]}
