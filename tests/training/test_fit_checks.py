@@ -91,6 +91,31 @@ class TestBeforeTheFirstStep:
         assert trainer(tmp_path, split, model).train().global_step  # nothing will be saved
         assert steps.count == 0
 
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("out", "", "is a file, not an adapter folder: choose another path"),
+            ("out/config.json", '{"model_type": "bert"}', "another program wrote its config.json"),
+            ("out/model.safetensors", "", "has model.safetensors but no config.json"),
+        ],
+    )
+    def test_folders_that_cannot_hold_the_adapter(self, name, content, message, tmp_path):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+        before, steps = sorted(tmp_path.rglob("*")), Steps()
+        with pytest.raises(AdapterError, match=message):
+            fit(toy_model(), toy_split(), tmp_path / "out", callbacks=[steps], **QUIET)
+        assert steps.count == 0
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_folders_that_cannot_be_made(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(AdapterError, match="file' is a file: choose another path"):
+            fit(toy_model(), toy_split(), tmp_path / "file" / "out", **QUIET)
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(AdapterError, match=r"no permission to write to .*choose a writable"):
+            fit(toy_model(), toy_split(), tmp_path / "new" / "out", **QUIET)
+
     def test_lists_longer_than_the_catalogue(self, tmp_path):
         split, model = toy_split(), toy_model()
         k = (5, np.int64(20))
