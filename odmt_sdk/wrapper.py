@@ -69,6 +69,7 @@ from odmt_sdk.retrieval.vectors import history_vectors, item_vectors, score_item
 from odmt_sdk.saving.card_details import CardDetails
 from odmt_sdk.saving.load import load_adapter
 from odmt_sdk.saving.save import save_adapter
+from odmt_sdk.saving.state_dicts import describe_items
 from odmt_sdk.saving.transfer import TransferReport
 from odmt_sdk.vocabulary import ItemVocabulary
 
@@ -203,6 +204,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         self.card = CardDetails()
         self.transfer_report: TransferReport | None = None
         self.own_call = template.own_call
+        describe_items(self)
         if check:
             template.check(
                 max_seq_length=self.max_seq_length, allow_future=config.allow_future, stacklevel=3

@@ -117,10 +117,9 @@ def check_backbone(
 
     The checks cover the output shape, finite values, causality, padding on either side,
     independence of users, gradients, weights outside the state dict, determinism, state between
-    calls, behaviour in training mode,
-    bfloat16, and the longest sequence. The checks run the model itself, not a copy. Afterwards its
-    weights, buffers, modes, hooks and gradients are restored, and so are all random number
-    generators.
+    calls, behaviour in training mode, bfloat16, and the longest sequence. The checks run the model
+    itself, not a copy. Afterwards its weights, buffers, modes, hooks and gradients are restored,
+    and so are all random number generators.
 
     Args:
         model: a backbone of any interface, a module from `adapt_backbone`, or an `ODMTWrapper` with
