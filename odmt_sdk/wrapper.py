@@ -134,8 +134,8 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
 
     Raises:
         TypeError: if the backbone is not callable.
-        ValueError: if it is unclear how to call the backbone, `check` finds an error, or the hidden
-            size cannot be determined or does not fit.
+        ValueError: if it is unclear how to call the backbone, `check` finds an error, the hidden
+            size cannot be determined or does not fit, or inference mode is enabled.
 
     Source: https://arxiv.org/abs/2308.04067.
 
@@ -164,6 +164,11 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         dtype: torch.dtype | None = None,
         check: bool = True,
     ) -> None:
+        if torch.is_inference_mode_enabled():
+            raise ValueError(
+                "weights that are made in torch.inference_mode() cannot be trained: create the "
+                "model outside of it, or load a trained one with from_pretrained"
+            )
         config = config or ODMTConfig()
         check_fusion(config.fusion)
         # an adapter can be loaded for recommending even if its teaching graph is not registered

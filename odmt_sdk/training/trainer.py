@@ -26,7 +26,12 @@ from odmt_sdk.saving.item_ids import check_item_ids
 from odmt_sdk.training.adapter_trainer import AdapterTrainer
 from odmt_sdk.training.callbacks import EpochLines, deciding_metric
 from odmt_sdk.training.lazy_adamw import LazyAdamW, clips_sparse_gradients
-from odmt_sdk.training.refusals import check_arguments, check_encoder_rate, uncompiled
+from odmt_sdk.training.refusals import (
+    check_arguments,
+    check_encoder_rate,
+    check_number,
+    uncompiled,
+)
 from odmt_sdk.training.run_mark import RunMark, find_checkpoint
 
 _CALLER = 3  # stacklevel of the caller of `train`, from one of its helpers
@@ -69,9 +74,10 @@ class ODMTTrainer(AdapterTrainer):
             `SequenceCollator()`.
 
     Raises:
-        ValueError: if an argument would have no effect, `metric_for_best_model` is not computed, or
-            `backbone_learning_rate` or `encoder_learning_rate` is given together with an optimizer,
-            or the latter to a model without trained encoders.
+        ValueError: if an argument would have no effect, `metric_for_best_model` is not computed, a
+            learning rate is negative or not finite, `backbone_learning_rate` or
+            `encoder_learning_rate` is given together with an optimizer, or the latter to a model
+            without trained encoders.
         TypeError: if the model is wrapped in `nn.DataParallel`, a compiled model is trained in
             several processes, or a k is not an integer.
         AdapterError: if checkpoints are to be saved and an item id cannot be saved.
@@ -108,6 +114,8 @@ class ODMTTrainer(AdapterTrainer):
             "encoder_learning_rate": encoder_learning_rate,
         }
         for name, rate in rates.items():
+            if rate is not None:
+                check_number(name, rate, instead=", or None for that of the training arguments")
             if rate is not None and kwargs.get("optimizers", (None,))[0] is not None:
                 raise ValueError(
                     f"{name}= applies only to an optimizer that the trainer creates: with "
