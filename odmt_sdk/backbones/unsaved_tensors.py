@@ -20,14 +20,19 @@ def unsaved_tensors(module: nn.Module, saved: set[int]) -> Iterator[tuple[str, t
 
     Yields:
         Name and tensor of plain attributes, non-persistent buffers, and entries of lists and
-        dictionaries, which may be modules. Attributes with "cache" in their names are left out.
+        dictionaries, which may be modules. Attributes with "cache" in their names are left out, and
+        torch's own layers, which hold tensors that they compute from their weights.
 
     Examples:
-        >>> module = nn.Linear(2, 2)
+        >>> class Mine(nn.Module):
+        ...     pass
+        >>> module = Mine()
         >>> module.more = [nn.Linear(2, 2, bias=False)]
         >>> [name for name, _ in unsaved_tensors(module, set(map(id, module.parameters())))]
         ['more.0.weight']
     """
+    if type(module).__module__.startswith("torch."):
+        return
     own = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
     own |= {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
     for name, value in own.items():

@@ -147,6 +147,29 @@ def test_a_tensor_that_no_adapter_holds(how, tmp_path):
         ODMTWrapper.from_pretrained(tmp_path / "a", Holds(how, seed=1))
 
 
+@pytest.mark.filterwarnings("ignore:Own. training")
+def test_tensors_that_torch_computes_from_its_weights_may_differ(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru, self.mix = nn.GRU(8, 8, batch_first=True), nn.Linear(8, 8)
+            nn.utils.parametrizations.weight_norm(self.gru, "weight_hh_l0")
+            nn.utils.spectral_norm(self.mix)
+
+        def forward(self, x):
+            return self.mix(self.gru(x)[0])
+
+    model = toy_model(Own())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    model.recommend([["item-1"]])
+    model.save_pretrained(tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ODMTWrapper.from_pretrained(tmp_path / "a", Own())
+
+
 def test_lora_layers_that_scale_otherwise(tmp_path):
     peft = pytest.importorskip("peft")
 

@@ -132,6 +132,29 @@ class TestBeforeTheFirstStep:
         assert len(found.item_ids[0]) == 12
         assert found == model.recommend(histories, k=12, exclude_seen=False)
 
+    def test_data_of_the_wrong_kind(self, tmp_path):
+        split, model = toy_split(), toy_model()
+        for kinds, message in (
+            ({"train": split.validation}, "train_dataset is a RankingDataset, .* split.train"),
+            ({"validation": split.train}, "eval_dataset is a SequenceDataset, .* split.validation"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                trainer(tmp_path, dataclasses.replace(split, **kinds), model)
+        empty = trainer(tmp_path, split, model)
+        empty.train_dataset = []
+        with pytest.raises(ValueError, match="the training data are empty"):
+            empty.train()
+        with pytest.raises(TypeError, match="split is a SequenceDataset: pass the whole split"):
+            fit(model, split.train, tmp_path, **QUIET)
+        with pytest.raises(TypeError, match=r"model is a MyModel, .*wrap it, ODMTWrapper"):
+            fit(MyModel(), split, tmp_path, **QUIET)
+        with pytest.raises(TypeError, match=r"dataset is a Split: .* such as split\.test"):
+            evaluate(model, split)
+
+    def test_a_model_that_is_frozen(self, tmp_path):
+        with pytest.raises(ValueError, match="all weights of the model are frozen"):
+            fit(toy_model().requires_grad_(False), toy_split(), tmp_path, **QUIET)
+
     @pytest.mark.parametrize("k", [(), (0,), (5, -1)])
     def test_no_list_at_all(self, k, tmp_path):
         with pytest.raises(ValueError, match="must have at least one cut-off"):
