@@ -82,7 +82,18 @@ def check_same_items(model: ODMTWrapper, split: Split) -> None:
 
     Raises:
         ValueError: if the vocabularies differ.
+        TypeError: if one of them is something else.
     """
+    if not hasattr(model, "vocabulary"):
+        raise TypeError(
+            f"model is a {type(model).__name__}, which has no items: wrap it, "
+            "ODMTWrapper(backbone=model, item_features=...)"
+        )
+    if not isinstance(split, Split):
+        raise TypeError(
+            f"split is a {type(split).__name__}: pass the whole split of leave_one_out or "
+            "time_split, not a part of it"
+        )
     if model.vocabulary != split.vocabulary:
         raise ValueError(
             f"the {model.num_items} items of the model and the {len(split.vocabulary)} items of "

@@ -1,9 +1,10 @@
 """Train and eval mode: switch modules to eval mode temporarily and restore every part."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 
@@ -53,3 +54,17 @@ def evaluating(*modules: HasModes) -> Iterator[None]:
         finally:
             for part, training in parts:
                 part.training = training
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which operations on a device run in the types of their inputs.
+
+    Args:
+        device: the device.
+
+    Returns:
+        The context.
+    """
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -15,6 +15,7 @@ from odmt_sdk.evaluation.metrics import checked_cuts
 from odmt_sdk.evaluation.table import metrics_table
 from odmt_sdk.item_to_item import MAX_DISTANCE, add_item_to_item, check_same_items
 from odmt_sdk.paths import user_path
+from odmt_sdk.saving.folder import check_target
 from odmt_sdk.saving.item_ids import check_item_ids
 from odmt_sdk.training.callbacks import StopWithoutProgress
 from odmt_sdk.training.fit_arguments import check_metric, fit_arguments
@@ -135,7 +136,8 @@ def fit(
             becomes NaN or infinite.
         TypeError: if the model is wrapped in `nn.DataParallel`, or a compiled model is trained in
             several processes.
-        AdapterError: if an item id cannot be saved.
+        AdapterError: if an item id cannot be saved, or `output_dir` is a file, holds something else
+            than an adapter, or is not writable.
         ImportError: if accelerate is not installed (`pip install odmt-sdk[train]`).
 
     Examples:
@@ -149,6 +151,7 @@ def fit(
     check_metric(metric, k, model.sources)
     output_dir = user_path(output_dir)
     check_item_ids(split.vocabulary.item_ids)
+    check_target(output_dir)
     training, patience = fit_arguments(
         split,
         output_dir,

@@ -1,10 +1,12 @@
 """The item vocabulary: maps the user's item ids to rows of the tables."""
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +84,14 @@ class ItemVocabulary:
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.ids(range(1, min(3, len(self)) + 1))))
         return f"ItemVocabulary({len(self)} items: {shown}{', ...' if len(self) > 3 else ''})"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the ids, with their types, in the order of the rows."""
+        digest = hashlib.sha256()
+        for item_id in self:
+            digest.update(f"{item_id!r};".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def rows(
         self, item_ids: Iterable[Hashable], *, unknown: Literal["error", "skip"] = "error"

@@ -69,6 +69,7 @@ from odmt_sdk.retrieval.vectors import history_vectors, item_vectors, score_item
 from odmt_sdk.saving.card_details import CardDetails
 from odmt_sdk.saving.load import load_adapter
 from odmt_sdk.saving.save import save_adapter
+from odmt_sdk.saving.state_dicts import describe_items
 from odmt_sdk.saving.transfer import TransferReport
 from odmt_sdk.vocabulary import ItemVocabulary
 
@@ -133,8 +134,8 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
 
     Raises:
         TypeError: if the backbone is not callable, or `item_features` are no features.
-        ValueError: if it is unclear how to call the backbone, `check` finds an error, or the hidden
-            size cannot be determined or does not fit.
+        ValueError: if it is unclear how to call the backbone, `check` finds an error, the hidden
+            size cannot be determined or does not fit, or inference mode is enabled.
 
     Source: https://arxiv.org/abs/2308.04067.
 
@@ -163,6 +164,11 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         dtype: torch.dtype | None = None,
         check: bool = True,
     ) -> None:
+        if torch.is_inference_mode_enabled():
+            raise ValueError(
+                "weights that are made in torch.inference_mode() cannot be trained: create the "
+                "model outside of it, or load a trained one with from_pretrained"
+            )
         config = config or ODMTConfig()
         check_fusion(config.fusion)
         check_feature_set(item_features)
@@ -204,6 +210,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         self.card = CardDetails()
         self.transfer_report: TransferReport | None = None
         self.own_call = template.own_call
+        describe_items(self)
         if check:
             template.check(
                 max_seq_length=self.max_seq_length, allow_future=config.allow_future, stacklevel=3

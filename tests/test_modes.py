@@ -201,3 +201,16 @@ def test_a_model_without_parts_works():
     with evaluating(model):
         assert not model.training
     assert model.training
+
+
+def test_the_cached_catalogue_does_not_depend_on_autocast(tmp_path):
+    model = ODMTWrapper(MyModel(), toy_features())
+    with torch.autocast("cpu", torch.bfloat16):
+        first = model.encode_catalogue()
+        model.save_pretrained(tmp_path)
+    saved = ODMTWrapper.from_pretrained(tmp_path, MyModel()).encode_catalogue()
+    expected = ODMTWrapper.from_pretrained(tmp_path, MyModel(), toy_features()).encode_catalogue()
+    for source, values in expected.items():
+        assert first[source].dtype == torch.float32
+        assert torch.equal(first[source], values)
+        assert torch.equal(saved[source], values)

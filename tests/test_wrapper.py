@@ -643,3 +643,9 @@ def test_any_number_of_modalities():
             model = ODMTWrapper(MyModel(), vocabulary=range(1, 6))
         model(torch.tensor([[1, 2, 3], [0, 4, 5]])).loss.backward()
         assert model.sources == ("id", *names)
+
+
+def test_a_mask_that_is_an_epoch():
+    model = toy_model()
+    with pytest.raises(TypeError, match=r"attention_mask must be a tensor .*got int: an epoch is"):
+        model(torch.tensor([[1, 2, 3]]), 1)

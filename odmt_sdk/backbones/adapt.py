@@ -1,11 +1,13 @@
 """`adapt_backbone` and the registry of bridges that turn any model into a `SequenceBackbone`."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from odmt_sdk.backbones.bridges.forward_function import ForwardFunctionBackbone
 from odmt_sdk.backbones.bridges.projected import ProjectedBackbone
@@ -118,8 +120,8 @@ def adapt_backbone(
 
     Raises:
         TypeError: if the backbone is not callable, or the bridge does not return a module.
-        ValueError: if the bridge is unknown, no bridge can determine how to call the backbone, or
-            the widths differ and `project` is False.
+        ValueError: if the bridge is unknown, no bridge can determine how to call the backbone, it
+            has lazy weights, or the widths differ and `project` is False.
 
     Examples:
         >>> import torch
@@ -131,6 +133,8 @@ def adapt_backbone(
         raise TypeError(
             f"backbone is the class {backbone.__name__}, pass an instance: {backbone.__name__}(...)"
         )
+    if isinstance(backbone, nn.Module):
+        _refuse_lazy(backbone)
     if bridge is not None and forward_fn is not None:
         raise ValueError("bridge= and forward_fn= both say how to call the backbone: pass one")
     if forward_fn is not None:
@@ -228,6 +232,17 @@ def _fit_width(
         f"{wanted}: pass {same}project=True (ODMTConfig(project_backbone=True) when wrapping), "
         "which adds linear layers between the two widths"
     )
+
+
+def _refuse_lazy(backbone: nn.Module) -> None:
+    """Raise if a weight has no shape yet, as in `nn.LazyLinear` before its first call."""
+    tensors = itertools.chain(backbone.named_parameters(), backbone.named_buffers())
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise ValueError(
+            f"{type(backbone).__name__} has lazy weights, which have no shape yet: "
+            f"{', '.join(lazy[:3])}. Run it once on a batch of embeddings before wrapping it"
+        )
 
 
 def _type_test(kind: type) -> Callable[[object], bool]:

@@ -129,12 +129,33 @@ class _Memory:
         if _of_numpy(value):
             self._keep_numpy(value)
             return []
+        if isinstance(value, torch.jit.ScriptModule):
+            return self._keep_script(value)
         inner_module = getattr(value, "_orig_mod", None)
         if isinstance(value, nn.Module) and isinstance(inner_module, nn.Module):
             return [inner_module]  # everything else belongs to the compiler
         if not isinstance(value, nn.Module) and type(value).__module__.startswith("torch."):
             return []
         return [value.__dict__] if isinstance(getattr(value, "__dict__", None), dict) else []
+
+    def _keep_script(self, module: torch.jit.ScriptModule) -> list[Any]:
+        """Record modes and buffers, which TorchScript keeps outside of Python's dictionaries."""
+        parts = [(part, part.training) for part in module.modules()]
+        buffers = [
+            (part, name, buffer)
+            for part, _ in parts
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
+
+        def restore() -> None:
+            for part, training in parts:
+                part.training = training
+            for part, name, buffer in buffers:
+                if getattr(part, name) is not buffer:
+                    setattr(part, name, buffer)
+
+        self._restorers.append(restore)
+        return [*module.parameters(), *module.buffers()]
 
     def _keep_tensor(self, tensor: torch.Tensor) -> None:
         if tensor.is_meta or is_lazy(tensor):

@@ -46,7 +46,7 @@ def left_padded(
         (B, L').
 
     Raises:
-        TypeError: if `item_ids` is no tensor.
+        TypeError: if `item_ids` or the mask is no tensor.
         ValueError: if they are no rows in 0..N, or the mask has another shape or holds other values
             than 0 and 1.
     """
@@ -63,6 +63,11 @@ def left_padded(
     item_ids = item_ids.long()
     mask = item_ids != 0
     if attention_mask is not None:
+        if not isinstance(attention_mask, torch.Tensor):
+            raise TypeError(
+                f"attention_mask must be a tensor of the shape of item_ids, got "
+                f"{type(attention_mask).__name__}: an epoch is passed by name, epoch=..."
+            )
         if attention_mask.shape != item_ids.shape:
             raise ValueError(
                 f"attention_mask has shape {tuple(attention_mask.shape)} and item_ids "

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from odmt_sdk.features.extractor import progress_bar
-from odmt_sdk.modes import evaluating
+from odmt_sdk.modes import evaluating, without_autocast
 from odmt_sdk.scoring import fused_vectors
 
 ITEMS_PER_BATCH = 512
@@ -147,7 +147,9 @@ def encode_in_batches(
     *,
     progress: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Encode all items in eval mode and without gradients.
+    """Encode all items in eval mode, without gradients and without autocast.
+
+    The embeddings are cached and saved, so they must not depend on the caller's autocast.
 
     Args:
         encoders: the modules to put into eval mode during encoding.
@@ -163,6 +165,7 @@ def encode_in_batches(
     with (
         evaluating(*encoders),
         torch.no_grad(),
+        without_autocast(device),
         progress_bar("item", num_items, progress, delay=SECONDS_BEFORE_BAR) as bar,
     ):
         for rows in torch.arange(1, num_items + 1, device=device).split(ITEMS_PER_BATCH):

@@ -135,13 +135,24 @@ def popularity_counts(popularity: Popularity, vocabulary: ItemVocabulary) -> tor
         (N + 1,) float64.
 
     Raises:
-        ValueError: if the shape is wrong, or a count is negative or not finite.
+        ValueError: if the shape is wrong, a count is negative or not finite, or a mapping has no
+            item of the catalogue.
+        TypeError: if it is a text.
     """
     if isinstance(popularity, Mapping):
         counts = torch.zeros(len(vocabulary) + 1, dtype=torch.float64)
-        for item_id, count in popularity.items():
-            if item_id in vocabulary:
-                counts[vocabulary.rows([item_id])[0]] = float(count)
+        known = [item_id for item_id in popularity if item_id in vocabulary]
+        if not known:
+            example = next(iter(popularity), None)
+            raise ValueError(
+                f"popularity has {len(popularity)} item ids (for example {example!r}), but none of "
+                f"the catalogue (for example {vocabulary.ids([1])[0]!r}): ids are compared by "
+                "value and type"
+            )
+        for item_id, row in zip(known, vocabulary.rows(known), strict=True):
+            counts[row] = float(popularity[item_id])
+    elif isinstance(popularity, str | bytes):
+        raise TypeError(f"popularity={popularity!r} must be counts, or a mapping of them")
     else:
         counts = torch.as_tensor(popularity).cpu().double()
     if counts.shape != (len(vocabulary) + 1,):

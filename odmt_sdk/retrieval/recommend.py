@@ -16,7 +16,7 @@ from odmt_sdk.item_neighbours import added_scores
 from odmt_sdk.modes import evaluating
 from odmt_sdk.outputs import Recommendations
 from odmt_sdk.retrieval.popularity_prior import Popularity, PopularityPrior
-from odmt_sdk.retrieval.rerank import Reranker
+from odmt_sdk.retrieval.rerank import Reranker, checked_order
 from odmt_sdk.retrieval.top_k import top_k_rows
 from odmt_sdk.scoring import (
     check_source_weights,
@@ -175,7 +175,7 @@ class Retrieval:
                     added=added,
                 )
                 if self.rerank is not None:
-                    order = self.rerank(best, scores)
+                    order = checked_order(self.rerank(best, scores), best)
                     best, scores = best.gather(1, order)[:, :k], scores.gather(1, order)[:, :k]
                 for user_rows, user_scores in zip(best.tolist(), scores.tolist(), strict=True):
                     places = [place for place, row in enumerate(user_rows) if row]  # 0 = none left

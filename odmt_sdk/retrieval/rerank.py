@@ -12,6 +12,40 @@ from torch.nn import functional as F
 Reranker = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def checked_order(order: object, rows: torch.Tensor) -> torch.Tensor:
+    """Check what a re-ranker returned.
+
+    Args:
+        order: indices (Q, at most M), each at most once for a user.
+        rows: the candidates (Q, M).
+
+    Returns:
+        The indices.
+
+    Raises:
+        TypeError: if it is not a tensor of integers.
+        ValueError: if the shape is wrong, or an index is outside 0..M-1 or repeated.
+    """
+    users, candidates = rows.shape
+    asked = f"return indices into the candidates, ({users}, at most {candidates}), best first"
+    if not isinstance(order, torch.Tensor) or order.dtype not in (torch.int64, torch.int32):
+        kind = order.dtype if isinstance(order, torch.Tensor) else type(order).__name__
+        raise TypeError(f"rerank= returned {kind}, not a tensor of integers: {asked}")
+    if order.ndim != 2 or len(order) != users or order.shape[1] > candidates:
+        raise ValueError(f"rerank= returned the shape {tuple(order.shape)}: {asked}")
+    order = order.to(rows.device, torch.int64)
+    if order.numel():
+        ascending = order.sort(1).values
+        if int(ascending[:, 0].min()) < 0 or int(ascending[:, -1].max()) >= candidates:
+            raise ValueError(
+                f"rerank= returned an index outside 0..{candidates - 1}, such as a row of an "
+                f"item: {asked}"
+            )
+        if bool((ascending[:, 1:] == ascending[:, :-1]).any()):
+            raise ValueError(f"rerank= returned an index twice for one user: {asked}")
+    return order
+
+
 class MaximalMarginalRelevance:
     """Trades off the score of an item against its similarity to the items ranked above it.
 

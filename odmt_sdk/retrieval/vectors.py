@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 
+from odmt_sdk.config import whole_number
 from odmt_sdk.item_neighbours import added_scores
 from odmt_sdk.modes import evaluating
 from odmt_sdk.retrieval.recommend import Histories, history_rows, query_vectors
-from odmt_sdk.scoring import check_source_weights, fused_vectors
+from odmt_sdk.scoring import check_source_weights, fused_vectors, inner_products
 from odmt_sdk.scoring_model import ScoringModel
 from odmt_sdk.vocabulary import ItemVocabulary, plain_ids
 
@@ -51,9 +52,11 @@ def history_vectors(
         (B, S * D) float32 on the CPU.
 
     Raises:
-        ValueError: if a history is empty, an id is unknown, or `source_weights` does not fit.
+        ValueError: if a history is empty, an id is unknown, `batch_size` is below 1, or
+            `source_weights` does not fit.
     """
     check_source_weights(model.sources, source_weights)
+    batch_size = whole_number("batch_size", batch_size)
     rows = history_rows(vocabulary, histories, unknown)
     return _vectors_of_rows(model, rows, source_weights, batch_size)
 
@@ -83,13 +86,16 @@ def score_items(
         (B, M) scores on the CPU, with those of item-to-item counts, if the model has them.
 
     Raises:
-        ValueError: if a history is empty, an id is unknown, or `source_weights` does not fit.
+        ValueError: if a history is empty, an id is unknown, `batch_size` is below 1, or
+            `source_weights` does not fit.
     """
+    batch_size = whole_number("batch_size", batch_size)
     columns = torch.tensor(vocabulary.rows(plain_ids(items)), dtype=torch.long)
     check_source_weights(model.sources, source_weights)
     rows = history_rows(vocabulary, histories, unknown)
     vectors = item_vectors(model)[columns]
-    scores = _vectors_of_rows(model, rows, source_weights, batch_size) @ vectors.T
+    queries = _vectors_of_rows(model, rows, source_weights, batch_size)
+    scores = inner_products(queries, vectors)
     for start in range(0, len(rows), batch_size):
         block = slice(start, start + batch_size)
         added = added_scores(model, rows[block])
@@ -114,4 +120,4 @@ def _vectors_of_rows(
             for start in range(0, len(rows), batch_size)
         ]
     width = sum(catalogue[source].shape[1] for source in model.sources)
-    return torch.cat([torch.zeros(0, width), *found])
+    return torch.cat([torch.zeros(0, width, dtype=torch.float32), *found])

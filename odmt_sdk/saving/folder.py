@@ -114,8 +114,7 @@ def write_adapter(folder: Path, content: AdapterContent, *, max_shard_size: int 
         check_item_ids(content.vocabulary)
     check_tensors(content.weights)
     check_tensors(content.item_embeddings or {})
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise AdapterError(f"{str(folder)!r} is a file, not an adapter folder: choose another path")
+    _refuse_file(folder)
     new = not folder.exists()
     try:
         weights, shared = without_shared(content.weights)
@@ -133,6 +132,35 @@ def write_adapter(folder: Path, content: AdapterContent, *, max_shard_size: int 
             f"cannot save the adapter to {str(folder)!r}: {error}. The folder is unchanged: save "
             "to a writable folder with enough free space"
         ) from error
+
+
+def check_target(folder: Path) -> None:
+    """Check, before work is spent, that an adapter can be saved to a folder.
+
+    Args:
+        folder: the folder to save to; it need not exist yet.
+
+    Raises:
+        AdapterError: if it is a file, holds something else than an adapter, or is not writable.
+    """
+    _refuse_file(folder)
+    if folder.is_dir():
+        _named_by_old(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise AdapterError(
+            f"cannot save to {str(folder)!r}: {str(there)!r} is a file: choose another path"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise AdapterError(
+            f"cannot save to {str(folder)!r}: no permission to write to {str(there)!r}: choose a "
+            "writable folder"
+        )
+
+
+def _refuse_file(folder: Path) -> None:
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise AdapterError(f"{str(folder)!r} is a file, not an adapter folder: choose another path")
 
 
 def _remove_new(folder: Path, new: bool) -> None:

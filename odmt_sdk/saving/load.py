@@ -15,6 +15,7 @@ from odmt_sdk.features.preparation import Preparation, prepare_like
 from odmt_sdk.features.trainable.absent import AbsentEncoder
 from odmt_sdk.features.trainable.encoder import TrainableEncoder
 from odmt_sdk.items.embedder import ItemEmbedder, StartingItemEmbedder
+from odmt_sdk.number_types import added_dtype
 from odmt_sdk.saving.fitting import catalogue_weights, encoder_weights, fitting_model, shapes
 from odmt_sdk.saving.folder import OpenAdapter, open_adapter
 from odmt_sdk.saving.tied_weights import share_again
@@ -74,9 +75,16 @@ def load_adapter(
 
     Raises:
         AdapterError: if the adapter is damaged, or does not fit the backbone or the features.
+        TypeError: if `dtype` is not a floating-point type.
     """
     ready = item_features is None
-    with _loading(name), open_adapter(folder, item_embeddings=ready) as opened:
+    dtype = None if dtype is None else added_dtype(dtype, torch.float32)
+    # weights that are made in inference mode could not be trained, nor seen to change
+    with (
+        torch.inference_mode(False),
+        _loading(name),
+        open_adapter(folder, item_embeddings=ready) as opened,
+    ):
         saved = opened.trained_with(training_settings)
         _check_lora(saved, encoders)
         features = _join_features(saved, item_features, encoders, transfer=transfer)

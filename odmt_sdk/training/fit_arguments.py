@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from transformers import TrainingArguments
 
+from odmt_sdk.config import whole_number
 from odmt_sdk.data.splits import Split
+from odmt_sdk.training.refusals import check_number
 from odmt_sdk.training.schedule import (
     LARGEST_BATCH,
     LONGEST_WARMUP,
@@ -66,8 +68,21 @@ def fit_arguments(
 
     Raises:
         ValueError: if an argument is given twice or out of range.
+        TypeError: if a number is of another type.
     """
     _refuse_twice(training_arguments, epochs=epochs, batch_size=batch_size)
+    if epochs is not None:
+        check_number("epochs", epochs, above_zero=True, instead=", or None for 200")
+    if batch_size is not None:
+        batch_size = whole_number("batch_size", batch_size, instead=", or None for a default")
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("weight_decay", weight_decay),
+        ("max_grad_norm", max_grad_norm),
+    ):
+        check_number(name, value, instead="; 0 = no clipping" if "norm" in name else "")
+    accumulated = training_arguments.get("gradient_accumulation_steps", 1)
+    whole_number("gradient_accumulation_steps", accumulated)
     evaluation_batch = batch_size
     if batch_size is None:
         batch_size = default_batch_size(len(split.train), split.train.mean_predictions())

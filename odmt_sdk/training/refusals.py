@@ -1,7 +1,8 @@
 """Rejects models that cannot be trained, and arguments of `transformers.Trainer` without effect."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 from torch import nn
 from transformers import TrainingArguments
@@ -88,6 +89,28 @@ def check_arguments(args: TrainingArguments, trainer_arguments: Mapping[str, Any
             "greater_is_better=False would keep the worst epoch, because higher is better for "
             "every ranking metric: leave it out"
         )
+
+
+def check_number(name: str, value: Any, *, above_zero: bool = False, instead: str = "") -> None:
+    """Raise unless a setting is a finite number of at least 0.
+
+    Args:
+        name: name of the setting in messages.
+        value: its value.
+        above_zero: whether it must be greater than 0.
+        instead: what else is allowed, as text for the message.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is negative, NaN or infinite, or 0 where that is not allowed.
+    """
+    rule = ("greater than 0" if above_zero else "at least 0") + instead
+    number = isinstance(value, SupportsFloat) and not isinstance(value, str | bytes | bool)
+    if not number:
+        raise TypeError(f"{name}={value!r} must be a number {rule}")
+    plain = float(value)
+    if not math.isfinite(plain) or plain < 0 or (above_zero and plain == 0):
+        raise ValueError(f"{name}={value} must be a finite number {rule}")
 
 
 def uncompiled(model: Any) -> Any:

@@ -16,7 +16,7 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from typing_extensions import override
 
 from odmt_sdk.data.collator import SequenceCollator
-from odmt_sdk.data.sequences import SequenceDataset, check_same_rows
+from odmt_sdk.data.sequences import RankingDataset, SequenceDataset, check_same_rows
 from odmt_sdk.evaluation.evaluate import evaluate
 from odmt_sdk.evaluation.metrics import METRICS, checked_cuts
 from odmt_sdk.evaluation.ranks import NonFiniteScoreError
@@ -26,7 +26,12 @@ from odmt_sdk.saving.item_ids import check_item_ids
 from odmt_sdk.training.adapter_trainer import AdapterTrainer
 from odmt_sdk.training.callbacks import EpochLines, deciding_metric
 from odmt_sdk.training.lazy_adamw import LazyAdamW, clips_sparse_gradients
-from odmt_sdk.training.refusals import check_arguments, check_encoder_rate, uncompiled
+from odmt_sdk.training.refusals import (
+    check_arguments,
+    check_encoder_rate,
+    check_number,
+    uncompiled,
+)
 from odmt_sdk.training.run_mark import RunMark, find_checkpoint
 
 _CALLER = 3  # stacklevel of the caller of `train`, from one of its helpers
@@ -69,7 +74,8 @@ class ODMTTrainer(AdapterTrainer):
             `SequenceCollator()`.
 
     Raises:
-        ValueError: if an argument would have no effect, `metric_for_best_model` is not computed, or
+        ValueError: if an argument would have no effect, training and evaluation data are confused,
+            `metric_for_best_model` is not computed, a learning rate is negative or not finite,
             `backbone_learning_rate` or `encoder_learning_rate` is given together with an optimizer,
             or the latter to a model without trained encoders.
         TypeError: if the model is wrapped in `nn.DataParallel`, a compiled model is trained in
@@ -108,6 +114,8 @@ class ODMTTrainer(AdapterTrainer):
             "encoder_learning_rate": encoder_learning_rate,
         }
         for name, rate in rates.items():
+            if rate is not None:
+                check_number(name, rate, instead=", or None for that of the training arguments")
             if rate is not None and kwargs.get("optimizers", (None,))[0] is not None:
                 raise ValueError(
                     f"{name}= applies only to an optimizer that the trainer creates: with "
@@ -127,6 +135,7 @@ class ODMTTrainer(AdapterTrainer):
         check_encoder_rate(encoder_learning_rate, self._wrapper)
         self._check_metric()
         self._check_ids()
+        self._check_kinds()
         self._check_size()
         self._check_clipping()
         # replace the Trainer's output, which prints whole dictionaries of metrics
@@ -159,8 +168,8 @@ class ODMTTrainer(AdapterTrainer):
 
         Raises:
             ValueError: if `resume_from_checkpoint=True` and there is no checkpoint, or it belongs
-                to another run; if the data do not match the model; or if the loss becomes NaN or
-                infinite.
+                to another run; if the data are empty or do not match the model, or all weights are
+                frozen; or if the loss becomes NaN or infinite.
         """
         self._look_at_data()
         folder = Path(str(self.args.output_dir))
@@ -385,6 +394,22 @@ class ODMTTrainer(AdapterTrainer):
         if vocabulary is not None and (strategy != "no" or self.args.push_to_hub):
             check_item_ids(vocabulary.item_ids)
 
+    def _check_kinds(self) -> None:
+        """Raise before training if training and evaluation data are confused."""
+        if isinstance(self.train_dataset, RankingDataset):
+            raise ValueError(
+                "train_dataset is a RankingDataset, whose sequences lack the items to predict: "
+                "pass a SequenceDataset, such as split.train"
+            )
+        sets = self.eval_dataset
+        sets = list(sets.values()) if isinstance(sets, Mapping) else [sets]
+        own = type(self).evaluate is not ODMTTrainer.evaluate
+        if not own and any(isinstance(dataset, SequenceDataset) for dataset in sets):
+            raise ValueError(
+                "eval_dataset is a SequenceDataset, which has no targets to rank: pass a "
+                "RankingDataset, such as split.validation"
+            )
+
     def _check_size(self) -> None:
         """Raise if `dataloader_drop_last` leaves no batch."""
         if self.train_dataset is None or not hasattr(self.train_dataset, "__len__"):
@@ -411,6 +436,13 @@ class ODMTTrainer(AdapterTrainer):
         model, data = self._wrapper, self.train_dataset
         if data is None or not hasattr(model, "set_item_popularity"):
             return
+        if hasattr(data, "__len__") and not len(data):
+            raise ValueError("the training data are empty: pass at least one sequence of two items")
+        if not any(weight.requires_grad for weight in model.parameters()):
+            raise ValueError(
+                "all weights of the model are frozen, so nothing would be trained: unfreeze some, "
+                "for example with model.item_encoder.requires_grad_(True)"
+            )
         for dataset in (data, self.eval_dataset):
             check_same_rows(dataset, getattr(model, "vocabulary", None))
         counts = _count_items(data, model.num_items)

@@ -233,3 +233,63 @@ def test_a_backbone_that_the_caller_adapted_stays_the_callers():
     model = ODMTWrapper(adapted, toy_features(), ODMTConfig(max_seq_length=6))
     own = {id(parameter) for parameter in adapted.parameters()}
     assert not own & {id(parameter) for parameter in model.parameters()}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scripted_module_is_left_alone_and_its_copies_can_be_trained():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix, self.frozen = nn.Linear(D, D), nn.Linear(D, D).requires_grad_(False)
+            self.register_buffer("scale", torch.ones(D))
+
+        def forward(self, x):
+            return self.frozen(self.mix(x)).cumsum(1) * self.scale
+
+    scripted = torch.jit.script(Plain())
+    before = copy.deepcopy(scripted.state_dict())
+    model = ODMTWrapper(scripted, toy_features())
+    assert scripted.training
+    assert scripted.mix.training
+    for name, value in scripted.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, before[name])
+    backbone = model.unwrap_backbone("text")
+    trained = {name: weight.requires_grad for name, weight in backbone.named_parameters()}
+    assert trained == {name: "mix" in name for name in trained}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss.backward()
+    optimizer.step()
+    after = backbone.state_dict()
+    assert not torch.equal(after["mix.weight"], before["mix.weight"])
+    assert torch.equal(after["frozen.weight"], before["frozen.weight"])
+
+
+def test_gradient_hooks_of_weights_come_along_to_the_copies():
+    gru, calls = nn.GRU(D, D), []
+    gru.weight_ih_l0.register_hook(lambda gradient: gradient * 0)
+    gru.bias_ih_l0.register_post_accumulate_grad_hook(calls.append)
+    model = ODMTWrapper(gru, toy_features())
+    assert not calls  # the check runs without them
+    model(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss.backward()
+    assert len(calls) == len(model.sources)
+    for source in model.sources:
+        assert not model.unwrap_backbone(source).weight_ih_l0.grad.any()
+        assert model.unwrap_backbone(source).weight_hh_l0.grad.any()
+    assert len(gru.weight_ih_l0._backward_hooks) == 1
+
+
+def test_lazy_weights_have_no_shape_to_copy():
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.LazyLinear(D)
+
+        def forward(self, x):
+            return self.mix(x).cumsum(1)
+
+    lazy = Lazy()
+    with pytest.raises(ValueError, match=r"lazy weights, .*: mix.weight, mix.bias. Run it once"):
+        ODMTWrapper(lazy, toy_features())
+    lazy(torch.zeros(1, 2, D))
+    ODMTWrapper(lazy, toy_features())

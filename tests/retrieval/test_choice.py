@@ -139,6 +139,13 @@ def test_a_heavy_prior_recommends_what_is_popular(model, histories):
     [
         ({"popularity": torch.ones(3)}, r"popularity has shape \(3,\); it needs one count per row"),
         ({"popularity": {1: -1.0}}, "negative or not finite"),
+        (
+            {"popularity": {"1": 5, "2": 3}},
+            r"2 item ids \(for example '1'\), but none of .*example 1",
+        ),
+        ({"rerank": lambda rows, _: rows + 100}, r"an index outside 0\.\.\d+, such as a row of an"),
+        ({"rerank": lambda rows, _: rows * 0}, "an index twice for one user"),
+        ({"rerank": lambda rows, _: rows[0]}, r"returned the shape \(12,\): return indices"),
         ({"popularity_weight": -1.0}, r"popularity_weight=-1\.0 must be at least 0"),
         ({"candidates": 0}, "candidates=0 must be"),
         ({"unknown": "guess"}, "unknown='guess' must be"),
@@ -147,6 +154,31 @@ def test_a_heavy_prior_recommends_what_is_popular(model, histories):
 def test_wrong_settings(model, histories, settings, message):
     with pytest.raises(ValueError, match=message):
         model.recommend(histories, **settings)
+
+
+def test_a_reranker_that_returns_no_indices(model, histories):
+    for returned, kind in ((lambda *_: None, "NoneType"), (lambda _, scores: scores, "float32")):
+        with pytest.raises(TypeError, match=f"returned .*{kind}, not a tensor of integers"):
+            model.recommend(histories, rerank=returned)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_wrong_sizes_of_batches(model, histories, size):
+    for call in (lambda **given: model.score(histories, [1], **given),
+                 lambda **given: model.encode_histories(histories, **given)):  # fmt: skip
+        with pytest.raises(ValueError, match=f"batch_size={size} must be at least 1"):
+            call(batch_size=size)
+
+
+def test_scores_do_not_depend_on_autocast_or_the_default_type(model, histories):
+    expected = model.score(histories, [1, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.score(histories, [1, 2]).dtype == torch.float32
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(model.score(histories, [1, 2]), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_reranking_chooses_among_the_candidates(model, histories):

@@ -4,6 +4,7 @@ import json
 import warnings
 
 import pytest
+import torch
 from torch import nn
 from toys import MyModel, toy_model
 
@@ -103,6 +104,86 @@ def test_attributes_of_a_users_own_class_are_a_warning(tmp_path):
     toy_model(Mine()).save_pretrained(tmp_path / "a")
     with pytest.warns(UserWarning, match="heads was 2, is 4. Its results may differ"):
         ODMTWrapper.from_pretrained(tmp_path / "a", Mine(heads=4))
+
+
+class Holds(MyModel):
+    """Needs a tensor that is not in its state dict."""
+
+    def __init__(self, how, seed=0):
+        super().__init__()
+        value = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+        if how == "attribute":
+            self.scale = value
+        elif how == "private":
+            self._scale = value
+        elif how == "non-persistent":
+            self.register_buffer("scale", value, persistent=False)
+        elif how == "list of modules":
+            self.norms = [nn.LayerNorm(8)]
+            self.norms[0].weight.data.copy_(value)
+        else:
+            self.held = {"scale": value}
+        self.how = how
+
+    def forward(self, inputs_embeds, attention_mask):
+        scale = {"private": "_scale"}.get(self.how, "scale")
+        value = self.held["scale"] if self.how == "dict" else getattr(self, scale, None)
+        value = self.norms[0].weight if value is None else value
+        return super().forward(inputs_embeds, attention_mask) * value
+
+
+@pytest.mark.filterwarnings("ignore:Holds. saved")
+@pytest.mark.parametrize(
+    "how", ["attribute", "private", "non-persistent", "list of modules", "dict"]
+)
+def test_a_tensor_that_no_adapter_holds(how, tmp_path):
+    model = toy_model(Holds(how))
+    model.save_pretrained(tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ODMTWrapper.from_pretrained(tmp_path / "a", Holds(how))
+        ODMTWrapper.from_pretrained(tmp_path / "a", Holds(how).bfloat16(), dtype=torch.float32)
+    with pytest.warns(UserWarning, match=r"the tensor .* has other values, which no adapter"):
+        ODMTWrapper.from_pretrained(tmp_path / "a", Holds(how, seed=1))
+
+
+@pytest.mark.filterwarnings("ignore:Own. training")
+def test_tensors_that_torch_computes_from_its_weights_may_differ(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru, self.mix = nn.GRU(8, 8, batch_first=True), nn.Linear(8, 8)
+            nn.utils.parametrizations.weight_norm(self.gru, "weight_hh_l0")
+            nn.utils.spectral_norm(self.mix)
+
+        def forward(self, x):
+            return self.mix(self.gru(x)[0])
+
+    model = toy_model(Own())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    model.recommend([["item-1"]])
+    model.save_pretrained(tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ODMTWrapper.from_pretrained(tmp_path / "a", Own())
+
+
+def test_lora_layers_that_scale_otherwise(tmp_path):
+    peft = pytest.importorskip("peft")
+
+    def lora(base, **settings):
+        targets = ["q_proj"] if base is llama else ["0"]
+        config = peft.LoraConfig(r=2, target_modules=targets, **settings)
+        return peft.get_peft_model(base(), config)
+
+    for base in (llama, lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU())):
+        toy_model(lora(base, lora_alpha=4)).save_pretrained(tmp_path / "a")
+        ODMTWrapper.from_pretrained(tmp_path / "a", lora(base, lora_alpha=4, lora_dropout=0.5))
+        for other in ({"lora_alpha": 8}, {"lora_alpha": 4, "use_rslora": True}):
+            with pytest.raises(AdapterError, match=r"scaling\.default was 2\.0, is"):
+                ODMTWrapper.from_pretrained(tmp_path / "a", lora(base, **other))
 
 
 def test_without_the_forward_fn_it_was_trained_with(tmp_path):

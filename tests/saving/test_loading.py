@@ -387,3 +387,22 @@ def test_a_subfolder_of_a_folder(tmp_path):
     for subfolder in ("../a", "/tmp"):
         with pytest.raises(AdapterError, match="must be a relative path without"):
             ODMTWrapper.from_pretrained(tmp_path / "a", MyModel(), subfolder=subfolder)
+
+
+def test_a_type_that_is_none(tmp_path):
+    toy_model().save_pretrained(tmp_path)
+    for dtype in ("float16", torch.int8, torch.complex64):
+        with pytest.raises(TypeError, match="dtype=.* must be a floating-point type, such as"):
+            ODMTWrapper.from_pretrained(tmp_path, MyModel(), dtype=dtype)
+
+
+def test_loading_in_inference_mode(tmp_path):
+    saved = toy_model()
+    saved.save_pretrained(tmp_path)
+    features = saved.item_features
+    with torch.inference_mode():
+        loaded = ODMTWrapper.from_pretrained(tmp_path, MyModel(), features)
+        assert loaded.recommend([["item-1"]]) == saved.recommend([["item-1"]])
+        with pytest.raises(ValueError, match=r"inference_mode\(\) cannot be trained: create the"):
+            ODMTWrapper(MyModel(), features)
+    loaded(torch.tensor([[1, 2, 3], [4, 5, 6]])).loss.backward()

@@ -100,6 +100,31 @@ class TestBeforeTheFirstStep:
         assert trainer(tmp_path, split, model).train().global_step  # nothing will be saved
         assert steps.count == 0
 
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("out", "", "is a file, not an adapter folder: choose another path"),
+            ("out/config.json", '{"model_type": "bert"}', "another program wrote its config.json"),
+            ("out/model.safetensors", "", "has model.safetensors but no config.json"),
+        ],
+    )
+    def test_folders_that_cannot_hold_the_adapter(self, name, content, message, tmp_path):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+        before, steps = sorted(tmp_path.rglob("*")), Steps()
+        with pytest.raises(AdapterError, match=message):
+            fit(toy_model(), toy_split(), tmp_path / "out", callbacks=[steps], **QUIET)
+        assert steps.count == 0
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_folders_that_cannot_be_made(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(AdapterError, match="file' is a file: choose another path"):
+            fit(toy_model(), toy_split(), tmp_path / "file" / "out", **QUIET)
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(AdapterError, match=r"no permission to write to .*choose a writable"):
+            fit(toy_model(), toy_split(), tmp_path / "new" / "out", **QUIET)
+
     def test_lists_longer_than_the_catalogue(self, tmp_path):
         split, model = toy_split(), toy_model()
         k = (5, np.int64(20))
@@ -115,6 +140,29 @@ class TestBeforeTheFirstStep:
         found = model.recommend(histories, k=100, exclude_seen=False)
         assert len(found.item_ids[0]) == 12
         assert found == model.recommend(histories, k=12, exclude_seen=False)
+
+    def test_data_of_the_wrong_kind(self, tmp_path):
+        split, model = toy_split(), toy_model()
+        for kinds, message in (
+            ({"train": split.validation}, "train_dataset is a RankingDataset, .* split.train"),
+            ({"validation": split.train}, "eval_dataset is a SequenceDataset, .* split.validation"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                trainer(tmp_path, dataclasses.replace(split, **kinds), model)
+        empty = trainer(tmp_path, split, model)
+        empty.train_dataset = []
+        with pytest.raises(ValueError, match="the training data are empty"):
+            empty.train()
+        with pytest.raises(TypeError, match="split is a SequenceDataset: pass the whole split"):
+            fit(model, split.train, tmp_path, **QUIET)
+        with pytest.raises(TypeError, match=r"model is a MyModel, .*wrap it, ODMTWrapper"):
+            fit(MyModel(), split, tmp_path, **QUIET)
+        with pytest.raises(TypeError, match=r"dataset is a Split: .* such as split\.test"):
+            evaluate(model, split)
+
+    def test_a_model_that_is_frozen(self, tmp_path):
+        with pytest.raises(ValueError, match="all weights of the model are frozen"):
+            fit(toy_model().requires_grad_(False), toy_split(), tmp_path, **QUIET)
 
     @pytest.mark.parametrize("k", [(), (0,), (5, -1)])
     def test_no_list_at_all(self, k, tmp_path):

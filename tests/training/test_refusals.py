@@ -60,6 +60,27 @@ def test_arguments_of_the_trainer_that_do_nothing(name, tmp_path):
         make(tmp_path, {name: lambda *_: {}})
 
 
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs=0 must be a finite number greater than 0, or None"),
+        ({"epochs": float("nan")}, ValueError, "epochs=nan must be a finite"),
+        ({"epochs": "3"}, TypeError, "epochs='3' must be a number"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1"),
+        ({"batch_size": 2.5}, TypeError, "batch_size=2.5 must be a whole number"),
+        ({"learning_rate": "1e-3"}, TypeError, "learning_rate='1e-3' must be a number"),
+        ({"weight_decay": -0.1}, ValueError, "weight_decay=-0.1 must be a finite number at least"),
+        ({"max_grad_norm": None}, TypeError, "max_grad_norm=None must be a .*0 = no clipping"),
+        ({"backbone_learning_rate": -1e-3}, ValueError, "backbone_learning_rate=-0.001 must be"),
+        ({"encoder_learning_rate": float("inf")}, ValueError, "encoder_learning_rate=inf must be"),
+        ({"gradient_accumulation_steps": 0}, ValueError, "gradient_accumulation_steps=0 must be"),
+    ],
+)
+def test_numbers_out_of_range(settings, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        fit(toy_model(), toy_split(), tmp_path, use_cpu=True, **settings)
+
+
 def test_predict_says_what_to_call(tmp_path):
     training = make(tmp_path)
     with pytest.raises(TypeError, match=r"trainer\.evaluate\(.*rank_targets.*model\.recommend"):

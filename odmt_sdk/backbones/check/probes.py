@@ -13,10 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from odmt_sdk.backbones.adapt import unwrap_backbone
 from odmt_sdk.backbones.bridge import BackboneBridge
 from odmt_sdk.backbones.check.probe_subject import ITEMS, Subject
-from odmt_sdk.backbones.signature.trial import SAME_SHAPE, differs, other_shape, summary
+from odmt_sdk.backbones.signature.trial import SAME_SHAPE, differs, other_shape, plain, summary
 from odmt_sdk.backbones.undisturbed import undisturbed
+from odmt_sdk.backbones.unsaved_tensors import unsaved_tensors
 
 Level = Literal["ok", "warning", "error"]
 LONGEST_TRIED = 512
@@ -44,7 +46,12 @@ Probe = Callable[[Subject], Answer]
 def shape(subject: Subject) -> Answer:
     """Is the output one tensor of real numbers, of the right shape?"""
     rows = subject.rows(3)
-    hidden: Any = subject.run(rows)
+    try:
+        hidden: Any = subject.run(rows)
+    except Exception:  # a user's module may raise anything
+        if _failure_at(subject, 1) is None:
+            return _longest(subject, works=1)
+        raise
     wanted = (3, subject.table.shape[1]) if subject.last_only else subject.inputs(rows)[0].shape
     if not isinstance(hidden, torch.Tensor):
         return Answer(
@@ -245,6 +252,26 @@ def gradient(subject: Subject) -> Answer:
     return Answer("ok", "reach the inputs and every weight")
 
 
+def saved(subject: Subject) -> Answer:
+    """Are all its weights in its state dict?"""
+    module = plain(unwrap_backbone(subject.backbone))
+    known = {id(value) for value in module.state_dict(keep_vars=True).values()}
+    outside = [
+        ".".join(filter(None, (path, name)))
+        for path, part in module.named_modules()
+        for name, tensor in unsaved_tensors(part, known)
+        if isinstance(tensor, nn.Parameter) and tensor.requires_grad
+    ]
+    if outside:
+        return Answer(
+            "warning",
+            f"{_some(outside)} are weights outside its state dict, such as modules in a plain list "
+            "or dictionary: no optimizer trains them and no adapter holds them: keep them in "
+            "nn.ModuleList, nn.ModuleDict or nn.ParameterList",
+        )
+    return Answer("ok", "all weights are in its state dict")
+
+
 def _gradients(subject: Subject, seed: int = 0) -> tuple[bool, list[str]]:
     """Whether gradients reach the inputs, and the names of the weights without a gradient."""
     rows = subject.rows(3)
@@ -408,12 +435,13 @@ def longest(subject: Subject) -> Answer:
         return _longest(moved)
 
 
-def _longest(subject: Subject) -> Answer:
+def _longest(subject: Subject, works: int | None = None) -> Answer:
+    """Find the longest sequence it reads, if one of `works` positions is known to be short."""
     length = min(subject.max_seq_length, LONGEST_TRIED)
     failure = _failure_at(subject, length)
     if failure is None:
         return Answer("ok", f"reads {length} positions")
-    works, fails = subject.length, length
+    works, fails = works or subject.length, length
     while fails - works > 1:
         middle = (works + fails) // 2
         works, fails = (works, middle) if _failure_at(subject, middle) else (middle, fails)

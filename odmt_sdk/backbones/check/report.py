@@ -33,6 +33,7 @@ PROBES: Mapping[str, Probe] = {
     "right padding": probes.right_padding,
     "empty rows": probes.empty_rows,
     "gradients": probes.gradient,
+    "saved": probes.saved,
     "training": probes.training,
     "input": probes.untouched_input,
     "bfloat16": probes.bfloat16,
@@ -115,10 +116,10 @@ def check_backbone(
     """Check on tiny batches whether a backbone can be trained and served.
 
     The checks cover the output shape, finite values, causality, padding on either side,
-    independence of users, gradients, determinism, state between calls, behaviour in training mode,
-    bfloat16, and the longest sequence. The checks run the model itself, not a copy. Afterwards its
-    weights, buffers, modes, hooks and gradients are restored, and so are all random number
-    generators.
+    independence of users, gradients, weights outside the state dict, determinism, state between
+    calls, behaviour in training mode, bfloat16, and the longest sequence. The checks run the model
+    itself, not a copy. Afterwards its weights, buffers, modes, hooks and gradients are restored,
+    and so are all random number generators.
 
     Args:
         model: a backbone of any interface, a module from `adapt_backbone`, or an `ODMTWrapper` with

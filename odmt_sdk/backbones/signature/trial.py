@@ -33,13 +33,14 @@ def copy_module(module: ModuleT, replaced: Mapping[int, object] | None = None) -
         replaced: id of an object in the module -> its replacement in the copy.
 
     Returns:
-        A deep copy.
+        A deep copy. Its weights have the gradient hooks of the user's, which deepcopy leaves out.
 
     Raises:
         ValueError: if the module cannot be copied.
     """
     try:
-        copied = copy.deepcopy(module, dict[int, Any](replaced or {}))
+        with torch.no_grad():  # else the weights of a scripted module are copied as operations
+            copied = copy.deepcopy(module, dict[int, Any](replaced or {}))
     except Exception as error:  # an attribute of a user's module may raise anything when copied
         raise ValueError(
             f"{type(module).__name__} cannot be copied ({summary(error)}), but every source needs "
@@ -49,7 +50,23 @@ def copy_module(module: ModuleT, replaced: Mapping[int, object] | None = None) -
     for handle in _handles(copied):
         if handle.hooks_dict_ref() is None:  # belongs to a hook of a replaced part;
             handle.extra_dict_ref = ()  # without this the handle could not be copied again
+    weights = dict(module.named_parameters())
+    for name, now in copied.named_parameters():
+        before = weights.get(name, now)
+        if now is not before:
+            now.requires_grad_(before.requires_grad)
+            _copy_hooks(before, now)
     return copied
+
+
+def _copy_hooks(before: torch.Tensor, now: torch.Tensor) -> None:
+    """Register the gradient hooks of a weight with its copy."""
+    if not before.requires_grad:
+        return
+    for hook in (before._backward_hooks or {}).values():
+        now.register_hook(hook)
+    for hook in (getattr(before, "_post_accumulate_grad_hooks", None) or {}).values():
+        now.register_post_accumulate_grad_hook(hook)
 
 
 def check_copyable(module: nn.Module) -> None:

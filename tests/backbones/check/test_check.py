@@ -28,6 +28,7 @@ NAMES = [
     "right padding",
     "empty rows",
     "gradients",
+    "saved",
     "training",
     "input",
     "bfloat16",
@@ -215,6 +216,27 @@ class OwnGenerator(Native):
         return hidden * self.drawn.random() if self.training else hidden
 
 
+class VeryShortTable(Native):
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Embedding(3, D)
+
+    def change(self, hidden, mask):
+        return hidden + self.positions(torch.arange(hidden.shape[1]))
+
+
+class PlainLists(Native):
+    def __init__(self, frozen=False):
+        super().__init__()
+        self.more = [nn.Linear(D, D).requires_grad_(not frozen) for _ in range(2)]
+        self.scales = {"a": nn.Parameter(torch.ones(D), requires_grad=not frozen)}
+
+    def change(self, hidden, mask):
+        for layer in self.more:
+            hidden = layer(hidden)
+        return hidden * self.scales["a"]
+
+
 class LayerDrop(Native):
     def __init__(self):
         super().__init__()
@@ -256,6 +278,8 @@ class LayerDrop(Native):
         (Float32Only(), "bfloat16", "warning", r"does not run in bfloat16 \(RuntimeError: "),
         (ReturnsFloat32(), "bfloat16", "warning", "returns torch.float32 for bfloat16 inputs"),
         (OverflowsInHalf(), "bfloat16", "warning", "returns nan or inf in bfloat16"),
+        (PlainLists(), "saved", "warning", r"^more.0.weight, .*and 1 more are weights outside"),
+        (VeryShortTable(), "shape", "error", "at most 3 positions, and max_seq_length is 50 .*=3"),
         (ShortTable(), "length", "error", "at most 11 positions, and max_seq_length is 50 .*=11"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
@@ -268,6 +292,11 @@ def test_bad_backbones(backbone, name, level, message):
         raise ValueError(finding.message)
     worse = {finding.name for finding in report.errors} - {name}
     assert worse <= {"left padding", "empty rows"}, str(report)
+
+
+def test_frozen_helpers_may_stay_outside_the_state_dict():
+    report = check_backbone(PlainLists(frozen=True))
+    assert [finding.name for finding in report.warnings] == ["bfloat16"]
 
 
 def test_a_good_one():
