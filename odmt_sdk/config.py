@@ -97,9 +97,9 @@ class ODMTConfig:
             every prefix of a sequence. The loss is then that of a backbone that returns all states,
             at the cost of one backbone input per prefix. False = train on whole sequences only.
         scale_inputs: whether to multiply item embeddings by sqrt(D) before a backbone reads them.
-            Trained item embeddings have roughly unit length, which suits the scores. Multiplied by
-            sqrt(D), their values are of roughly unit size, as the weights of sequence models
-            expect, and position embeddings do not dominate them. Without scaling, training starts
+            Trained item embeddings are about 1 to 5 long, which suits the scores. Multiplied by
+            sqrt(D), their values have about that size, as the weights of sequence models expect,
+            and position embeddings do not dominate them. Without scaling, training starts
             more slowly. A backbone that looks up item ids itself receives the embeddings unscaled.
             Not in the paper.
         share_backbone: whether all sources share one backbone. False = one copy of the backbone in

@@ -39,11 +39,7 @@ def check_feature_set(features: Any) -> None:
     """
     if features is None:
         return
-    missing = [name for name in ("vocabulary", "widths") if not hasattr(features, name)]
-    missing += [
-        name for name in ("select", "gather") if not callable(getattr(features, name, None))
-    ]
-    if not missing:
+    if hasattr(features, "gather") and not isinstance(features, torch.Tensor):
         return
     made = "ItemFeatures.from_items(table, text_encoder=..., image_encoder=...)"
     if isinstance(features, ItemVocabulary):

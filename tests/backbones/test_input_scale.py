@@ -38,7 +38,7 @@ def what_is_read(model):
 
 
 def test_backbones_read_values_of_unit_size_and_padding_stays_zero():
-    model = toy_model(Recorder()).eval()
+    model = toy_model(Recorder(), initial_length=1.0).eval()
     catalogue = model.encode_catalogue()
     model.encode_sequences(ROWS)
     for source, read in what_is_read(model).items():
