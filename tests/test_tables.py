@@ -552,6 +552,8 @@ def test_a_reader_of_record_batches():
 
 def test_integers_of_128_bits():
     pl = pytest.importorskip("polars")
+    if not hasattr(pl, "Int128"):
+        pytest.skip("this release of polars has no such integers")
     values = [2**70, 2**70 + 1]
     series = pl.Series(values, dtype=pl.Int128)
     assert read_columns(pl.DataFrame({"item": series}), ["item"])["item"].tolist() == values
