@@ -274,10 +274,6 @@ def _rank(
 ) -> _Found:
     """Rank each user's target, and find the best `list_length` items of each user."""
     refuse_parallel(model)
-    if not hasattr(dataset, "__getitem__") and hasattr(dataset, "test"):
-        raise TypeError(
-            f"dataset is a {type(dataset).__name__}: pass one part of it, such as split.test"
-        )
     batch_size = whole_number("batch_size", batch_size)
     number = number_of_rows(dataset)
     if not number:

@@ -74,8 +74,8 @@ def number_of_rows(dataset: Dataset[Any]) -> int:
     """
     if not hasattr(dataset, "__len__"):
         raise TypeError(
-            f"the dataset is a {type(dataset).__name__}, which has no length: pass a "
-            "RankingDataset, such as split.test"
+            f"dataset is a {type(dataset).__name__}: pass one part of it, or another dataset with "
+            "a length, such as split.test"
         )
     return len(dataset)
 

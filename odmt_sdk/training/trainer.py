@@ -394,6 +394,11 @@ class ODMTTrainer(AdapterTrainer):
         if vocabulary is not None and (strategy != "no" or self.args.push_to_hub):
             check_item_ids(vocabulary.item_ids)
 
+    def _evaluation_sets(self) -> list[Any]:
+        """The evaluation data, of which there may be several by name."""
+        sets = self.eval_dataset
+        return list(sets.values()) if isinstance(sets, Mapping) else [sets]
+
     def _check_kinds(self) -> None:
         """Raise before training if training and evaluation data are confused."""
         if isinstance(self.train_dataset, RankingDataset):
@@ -401,10 +406,8 @@ class ODMTTrainer(AdapterTrainer):
                 "train_dataset is a RankingDataset, whose sequences lack the items to predict: "
                 "pass a SequenceDataset, such as split.train"
             )
-        sets = self.eval_dataset
-        sets = list(sets.values()) if isinstance(sets, Mapping) else [sets]
         own = type(self).evaluate is not ODMTTrainer.evaluate
-        if not own and any(isinstance(dataset, SequenceDataset) for dataset in sets):
+        if not own and any(isinstance(data, SequenceDataset) for data in self._evaluation_sets()):
             raise ValueError(
                 "eval_dataset is a SequenceDataset, which has no targets to rank: pass a "
                 "RankingDataset, such as split.validation"
@@ -443,7 +446,7 @@ class ODMTTrainer(AdapterTrainer):
                 "all weights of the model are frozen, so nothing would be trained: unfreeze some, "
                 "for example with model.item_encoder.requires_grad_(True)"
             )
-        for dataset in (data, self.eval_dataset):
+        for dataset in (data, *self._evaluation_sets()):
             check_same_rows(dataset, getattr(model, "vocabulary", None))
         counts = _count_items(data, model.num_items)
         if counts is not None and len(counts) > model.num_items + 1:

@@ -254,7 +254,7 @@ def test_a_split_of_another_vocabulary_is_refused():
     model = ODMTWrapper(SASRec(8), vocabulary=backwards, config=ODMTConfig(fusion="id"))
     with pytest.raises(ValueError, match=r"row 1 is 'a' .*vocabulary=model.vocabulary"):
         evaluate(model, split.test)
-    with pytest.raises(TypeError, match="dataset is a Split: pass one part of it"):
+    with pytest.raises(TypeError, match=r"dataset is a Split: .* such as split\.test"):
         evaluate(model, split)
     again = leave_one_out(Interactions.from_sequences(histories), vocabulary=model.vocabulary)
     assert evaluate(model, again.test, k=(5,))["hit_rate@5"] == 1

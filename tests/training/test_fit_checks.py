@@ -11,7 +11,7 @@ import torch
 from toys import MyModel, toy_features, toy_model, toy_split
 from transformers import TrainerCallback, TrainingArguments
 
-from odmt_sdk import ODMTConfig, ODMTTrainer, ODMTWrapper, evaluate, fit
+from odmt_sdk import ItemVocabulary, ODMTConfig, ODMTTrainer, ODMTWrapper, evaluate, fit
 from odmt_sdk.data.sequences import SequenceDataset
 from odmt_sdk.errors import AdapterError
 
@@ -76,6 +76,16 @@ class TestPopularity:
         training = trainer(tmp_path, split, ODMTWrapper(MyModel(), features))
         with pytest.raises(ValueError, match="the items of the dataset and of the model differ"):
             training.train()
+
+    def test_one_of_several_validation_sets_of_another_vocabulary(self, tmp_path):
+        split, model = toy_split(), toy_model()
+        other = toy_split()
+        other.validation.vocabulary = ItemVocabulary(split.vocabulary.item_ids[::-1])
+        sets = {"first": split.validation, "second": other.validation}
+        training = trainer(tmp_path, dataclasses.replace(split, validation=sets), model)
+        with pytest.raises(ValueError, match="the items of the dataset and of the model differ"):
+            training.train()
+        assert training.state.global_step == 0
 
     def test_rows_beyond_the_catalogue(self, tmp_path):
         training = trainer(tmp_path, toy_split(), toy_model())

@@ -87,7 +87,7 @@ class ContentHead(nn.Module):
         return torch.where(exists[:, :1], vectors, self.missing.to(vectors))
 
 
-def content_head(hidden_size: int, initial_length: float = 0.16) -> nn.Sequential:
+def content_head(hidden_size: int, initial_length: float) -> nn.Sequential:
     """A head of two layers on the output of a layer norm.
 
     Args:

@@ -9,7 +9,7 @@ from torch import nn
 from odmt_sdk.items.growth import append_rows
 
 
-def id_table(num_items: int, hidden_size: int, initial_length: float = 0.16) -> nn.Embedding:
+def id_table(num_items: int, hidden_size: int, initial_length: float) -> nn.Embedding:
     """A table of vectors of the same length, whatever the size of the catalogue.
 
     Args:
