@@ -24,6 +24,7 @@ from odmt_sdk.features.modalities import MODALITIES
 from odmt_sdk.features.modality import ModalityTokens
 from odmt_sdk.features.preparation import Preparation, prepare_like
 from odmt_sdk.features.trainable.lora import with_lora
+from odmt_sdk.processes import is_distributed
 from odmt_sdk.tables import Table, read_columns
 from odmt_sdk.vocabulary import ItemVocabulary
 
@@ -193,6 +194,9 @@ class TrainableEncoder(nn.Module):
             parts.append(self._tokens([positions[place] for place in batch]))
         longest = max((part.tokens.shape[1] for part in parts), default=1)
         absent = torch.zeros(1, longest, self.width, device=rows.device)
+        if not parts and torch.is_grad_enabled() and is_distributed():
+            # every rank needs gradients of every weight, here zeros
+            absent = absent + 0 * self._tokens([next(iter(self._inputs))]).tokens.sum()
         tokens = [F.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]
         order = torch.zeros(len(rows), dtype=torch.long)  # 0 = the item that is absent
         order[places] = torch.arange(1, len(places) + 1)
