@@ -131,17 +131,18 @@ def test_an_adapter_is_trained_and_started_from(study, tmp_path, monkeypatch, ca
     monkeypatch.setattr(study.film_data.ItemFeatures, "from_items", _with(encoders))
     common = ["--features", str(tmp_path / "features")]
     made = tmp_path / "adapters"
-    command = ["x", "--data", str(folder), "--adapters", "films-sasrec", "--seeds", "0"]
+    names = ["films-sasrec", "films-content"]
+    command = ["x", "--data", str(folder), "--adapters", *names, "--seeds", "0"]
     command += ["--epochs", "1", "--output", str(made), *common]
     monkeypatch.setattr(sys, "argv", command)
     study.train_adapters.main()
-    adapter = made / "films-sasrec" / "seed-0" / "films-content"
-    metrics = json.loads((adapter.parent / "metrics.json").read_text())
-    for name in ("films-sasrec", "films-content"):
-        found = metrics[name]["test"]
-        assert 0 <= found["ndcg@10"] <= found["hit_rate@10"] <= 1
-        assert (adapter.parent / name / "items.json").exists() == (name == "films-sasrec")
-    assert metrics["films-sasrec"]["test"] != metrics["films-content"]["test"]
+    trained = {name: made / name / "seed-0" for name in names}
+    for name, run in trained.items():
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert 0 <= metrics["test"]["ndcg@10"] <= metrics["test"]["hit_rate@10"] <= 1
+        assert metrics["settings"]["id_dropout"] == (0.5 if name == "films-content" else 0)
+        assert (run / name / "items.json").exists() == (name == "films-sasrec")
+    adapter = trained["films-content"] / "films-content"
     about = json.loads((adapter / "config.json").read_text())
     assert about["features"]["text"]["encoder"] == study.film_data.ENCODERS["text"]
     assert str(tmp_path) not in (adapter / "config.json").read_text()

@@ -27,6 +27,7 @@ from torch import nn
 from odmt_sdk import (
     GRU4Rec,
     Interactions,
+    ItemFeatures,
     ODMTConfig,
     ODMTWrapper,
     SASRec,
@@ -52,9 +53,9 @@ class Domain:
         terms: terms and limits in the model card.
         prepare: how to extract features, in the model card.
         modalities: modalities of the items.
-        versions: functions that shorten texts.
-        hidden: dropout of IDs and modalities, which prepares for new items and for catalogues
-            without pictures.
+        versions: functions that shorten the texts that content adapters are trained on.
+        hidden: dropout of IDs and modalities in content adapters, which prepares them for new items
+            and for catalogues without pictures.
         fitting: arguments of `fit`.
     """
 
@@ -101,10 +102,8 @@ DOMAINS = {
         versions=FILM_VERSIONS,
         hidden={"id_dropout": 0.5, "modality_dropout": 0.2},
         fitting={
-            "batch_size": 32,
             "learning_rate": 2e-3,
-            "epochs": 10,
-            "patience": 10,
+            "patience": 5,
             "item_to_item": False,  # counts are data, and the films' may not be published
         },
     ),
@@ -128,7 +127,7 @@ DOMAINS = {
         modalities=("text",),
         versions=WINE_VERSIONS,
         hidden={"id_dropout": 0.5},
-        fitting={"batch_size": 64, "learning_rate": 2e-3, "epochs": 10, "patience": 5},
+        fitting={"learning_rate": 2e-3, "patience": 5},
     ),
 }
 
@@ -141,32 +140,30 @@ class Recipe:
         domain: the data.
         title: purpose of the adapter.
         backbone: creates the backbone.
-        content: name and purpose of a second adapter with the same model, but without the parts
-            that belong to individual items.
+        epochs: epochs of training at most.
+        content_only: whether it is saved without the parts that belong to individual items, as a
+            start for another catalogue.
     """
 
     domain: str
     title: str
     backbone: Callable[[], nn.Module]
-    content: tuple[str, str] | None = None
+    epochs: float
+    content_only: bool = False
+
+
+def _sasrec() -> nn.Module:
+    return SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS)
 
 
 RECIPES = {
-    "films-sasrec": Recipe(
-        "films",
-        "Recommends films by their MovieLens id",
-        lambda: SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS),
-        content=("films-content", "Starts a catalogue of other films"),
-    ),
+    "films-sasrec": Recipe("films", "Recommends films by their MovieLens id", _sasrec, 26),
     "films-gru4rec": Recipe(
-        "films", "The same with a recurrent backbone", lambda: GRU4Rec(HIDDEN_SIZE)
+        "films", "The same with a recurrent backbone", lambda: GRU4Rec(HIDDEN_SIZE), 26
     ),
-    "wines-sasrec": Recipe(
-        "wines",
-        "Recommends wines by their X-Wines id",
-        lambda: SASRec(HIDDEN_SIZE, max_seq_length=POSITIONS),
-        content=("wines-content", "Starts a catalogue of other wines"),
-    ),
+    "films-content": Recipe("films", "Starts a catalogue of other films", _sasrec, 10, True),
+    "wines-sasrec": Recipe("wines", "Recommends wines by their X-Wines id", _sasrec, 60),
+    "wines-content": Recipe("wines", "Starts a catalogue of other wines", _sasrec, 10, True),
 }
 
 
@@ -196,26 +193,29 @@ def main() -> None:
     else:  # every item has many events; all of them are recommended
         interactions = Interactions.from_table(arguments.data / "interactions.parquet")
         interactions = interactions.min_length(5)
-    # Other catalogues may have shorter texts and are standardized with their own statistics, so
-    # each version is standardized separately.
-    versions = [
-        film_features(arguments.data, encoders, arguments.features, shorten=shorten)
-        for shorten in domain.versions
-    ]
-    features = VariedTexts(
-        whole.standardize(),
-        [version.select(whole.vocabulary).standardize() for version in versions],
-    )
-    split = leave_one_out(interactions, vocabulary=features.vocabulary, max_seq_length=POSITIONS)
-    settings = dict(domain.fitting)
-    if arguments.epochs is not None:
-        settings["epochs"] = arguments.epochs
+    whole = whole.standardize()
+    split = leave_one_out(interactions, vocabulary=whole.vocabulary, max_seq_length=POSITIONS)
+
+    def varied() -> VariedTexts:
+        # Other catalogues may have shorter texts and are standardized with their own statistics, so
+        # each version is standardized separately.
+        versions = [
+            film_features(arguments.data, encoders, arguments.features, shorten=shorten)
+            for shorten in domain.versions
+        ]
+        return VariedTexts(
+            whole, [version.select(whole.vocabulary).standardize() for version in versions]
+        )
+
     for seed in arguments.seeds:
         for name in arguments.adapters or names:
             folder = arguments.output / name / f"seed-{seed}"
             found = folder / "metrics.json"
             done = json.loads(found.read_text())["settings"]["epochs"] if found.exists() else 0
-            if done < settings["epochs"]:
+            epochs = RECIPES[name].epochs if arguments.epochs is None else arguments.epochs
+            if done < epochs:
+                settings = {**domain.fitting, "epochs": epochs}
+                features = varied() if RECIPES[name].content_only else whole
                 metrics = train(name, split, features, seed, folder, settings)
                 found.write_text(json.dumps(metrics, indent=1) + "\n")
             print(name, seed, found.read_text(), flush=True)
@@ -224,28 +224,31 @@ def main() -> None:
 def train(
     name: str,
     split: Split,
-    features: VariedTexts,
+    features: ItemFeatures | VariedTexts,
     seed: int,
     folder: Path,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train one adapter and save it and its content part, each in a folder of its name.
+    """Train one adapter and save it in a folder of its name.
 
     Args:
         name: name of the recipe.
         split: the split to train and evaluate on.
-        features: features of its films.
+        features: features of its items; with varied texts for a content adapter.
         seed: seed of the weights, the batches and dropout.
-        folder: folder for the adapters and the training output.
+        folder: folder for the adapter and the training output.
         settings: arguments of `fit`.
 
     Returns:
-        Adapter -> validation and test metrics; and the settings.
+        "validation" and "test" metrics, the best epoch and the settings.
     """
     recipe = RECIPES[name]
+    domain = DOMAINS[recipe.domain]
     torch.manual_seed(seed)
-    config = ODMTConfig(max_seq_length=POSITIONS, **DOMAINS[recipe.domain].hidden)
+    hidden = domain.hidden if recipe.content_only else {}
+    config = ODMTConfig(max_seq_length=POSITIONS, **hidden)
     model = ODMTWrapper(recipe.backbone(), features, config, check=False)
+    varying = [VaryWhileTraining(features)] if isinstance(features, VariedTexts) else []
     result = fit(
         model,
         split,
@@ -253,69 +256,57 @@ def train(
         seed=seed,
         resume=True,
         k=(10, 20),
-        callbacks=[VaryWhileTraining(features)],
+        callbacks=varying,
         disable_tqdm=True,
         **settings,
     )
     model.card.training["seed"] = str(seed)
-    domain = DOMAINS[recipe.domain]
-    found = {name: save(model, domain, name, recipe.title, folder, vars(result))}
-    if recipe.content is not None:
-        other, title = recipe.content
-        model.save_pretrained(folder / other, content_only=True)
+    results: dict[str, Any] = {"validation": result.validation, "test": result.test}
+    if isinstance(features, VariedTexts):
+        model.save_pretrained(folder / name, content_only=True)
         # evaluated as it will be used: no item has an ID
         loaded = ODMTWrapper.from_pretrained(
-            folder / other, item_features=features.features, transfer=True
+            folder / name, item_features=features.features, transfer=True
         )
-        results = {
-            part: evaluate(loaded, getattr(split, part), k=(10, 20), progress=False)
-            for part in ("validation", "test")
-        }
-        found[other] = save(model, domain, other, title, folder, results)
+        for part in results:
+            results[part] = evaluate(loaded, getattr(split, part), k=(10, 20), progress=False)
+    found = save(model, name, folder, results)
     return {**found, "best_epoch": result.best_epoch, "settings": {**settings, **config.to_dict()}}
 
 
 def save(
-    model: ODMTWrapper,
-    domain: Domain,
-    name: str,
-    title: str,
-    folder: Path,
-    results: dict[str, Any],
+    model: ODMTWrapper, name: str, folder: Path, results: dict[str, Any]
 ) -> dict[str, dict[str, float]]:
     """Save an adapter with its model card.
 
     Args:
         model: the trained model.
-        domain: the data it was trained on.
-        name: name of the adapter; the content part is saved without items.
-        title: purpose of the adapter.
+        name: name of the recipe.
         folder: folder to save it in.
         results: "validation" and "test" -> metrics.
 
     Returns:
         The metrics in the model card.
     """
+    recipe = RECIPES[name]
+    domain = DOMAINS[recipe.domain]
     kept = {
         part: {key: value for key, value in results[part].items() if key.endswith(KEPT)}
         for part in ("validation", "test")
     }
     card = model.card
-    card.title, card.dataset, card.license, card.language = (
-        title,
-        domain.dataset,
-        domain.license,
-        "en",
-    )
+    card.title, card.dataset = recipe.title, domain.dataset
+    card.license, card.language = domain.license, "en"
     card.description, card.limits = domain.prepare, domain.terms
     card.results.clear()
     card.results.update(kept)
-    content_only = name not in RECIPES
-    if content_only:
+    if recipe.content_only:
         card.description += (
             " Results are those of a catalogue of the same items in which no item has an ID."
         )
-    model.save_pretrained(folder / name, content_only=content_only, repo_id=f"shipped:{name}")
+    model.save_pretrained(
+        folder / name, content_only=recipe.content_only, repo_id=f"shipped:{name}"
+    )
     return kept
 
 
