@@ -129,9 +129,13 @@ class ItemEncoder(ItemEmbedder):
         content_scale = 1.0 if token_norm else hidden_size**-0.5  # of one number of a token
         for token in self.missing_tokens.values():
             nn.init.normal_(token, std=content_scale)
-        for source, linear in shortcuts.items():
-            scale = content_scale / initial_length if source != "id" else hidden_size**-0.5
-            nn.init.normal_(linear.weight, std=1 / (hidden_size * scale))
+        for name in self.modalities if shortcut else ():
+            scale = content_scale / initial_length
+            nn.init.normal_(shortcuts[name].weight, std=1 / (hidden_size * scale))
+        if shortcut:  # IDs pass through unchanged but for a rotation
+            projection: Any = self.projections["id"]
+            for linear in (projection, shortcuts["id"]):
+                nn.init.orthogonal_(linear.weight)
         with torch.no_grad():
             self.id_embedding.weight[0] = 0
             # Short item embeddings keep the first scores small. Large random scores make training
@@ -244,7 +248,8 @@ class ItemEncoder(ItemEmbedder):
             )
         features, unknown = self._hide(item_ids, features)
         hidden, valid, first = self._tokens(item_ids, unknown, features)
-        own = hidden[:, first]
+        own = hidden[:, first]  # without dropout, which would slow down the learning of IDs
+        hidden = self.dropout(hidden)
         mask = id_aware_mask(valid, self.id_visibility)
         for block in post_norm_blocks(self.blocks)[:-1]:
             hidden = block(hidden, mask.unsqueeze(1))
@@ -291,4 +296,4 @@ class ItemEncoder(ItemEmbedder):
         parts.append(self.projections["id"](ids)[:, None])  # (U, 1, D)
         valid.append(torch.ones_like(item_ids, dtype=torch.bool)[:, None])
         first.append(position)
-        return self.dropout(torch.cat(parts, dim=1)), torch.cat(valid, dim=1), first
+        return torch.cat(parts, dim=1), torch.cat(valid, dim=1), first
