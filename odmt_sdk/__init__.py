@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from odmt_sdk.outputs import ODMTOutput, Recommendations
     from odmt_sdk.pipeline import FitResult, fit
     from odmt_sdk.saving.shipped import shipped_adapters
+    from odmt_sdk.source_weights import choose_source_weights
     from odmt_sdk.toy_shop.shop import make_shop
     from odmt_sdk.training.lazy_adamw import LazyAdamW
     from odmt_sdk.training.trainer import ODMTTrainer
@@ -91,6 +92,7 @@ _HOMES = {
     "TrainableImages": "odmt_sdk.features.trainable.images",
     "TrainableText": "odmt_sdk.features.trainable.text",
     "add_item_to_item": "odmt_sdk.item_to_item",
+    "choose_source_weights": "odmt_sdk.source_weights",
     "check_backbone": "odmt_sdk.backbones.check.report",
     "draw_attention": "odmt_sdk.figures.attention",
     "draw_contributions": "odmt_sdk.figures.score_contributions",
@@ -141,6 +143,7 @@ __all__ = [
     "TuneResult",
     "add_item_to_item",
     "check_backbone",
+    "choose_source_weights",
     "draw_attention",
     "draw_contributions",
     "draw_item_map",

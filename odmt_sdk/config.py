@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 IdVisibility = Literal["one_way", "mutual"]
 TeachingEdges = tuple[tuple[str, tuple[str, ...]], ...]
+SourceWeights = tuple[tuple[str, float], ...]
 
 # Fusions with attention; all others ignore `num_heads`.
 WITH_HEADS = ("odmt", "early_deep", "late_deep")
@@ -38,7 +39,7 @@ TRAINING_SETTINGS = (
 )
 
 # Settings that the model reads on every use, so that a change takes effect at once.
-LIVE_SETTINGS = ("max_seq_length", *_OF_THE_LOSS)
+LIVE_SETTINGS = ("max_seq_length", "source_weights", *_OF_THE_LOSS)
 
 _WHOLE = {"num_layers": False, "num_heads": False}  # name -> whether None is allowed
 _WHOLE |= dict.fromkeys(
@@ -126,6 +127,9 @@ class ODMTConfig:
         sparse_id_gradients: whether the gradient of the ID embedding table holds only the rows of
             the batch, so that the cost of a step does not grow with the catalogue. Requires the
             optimizer `LazyAdamW`, which `fit` and `ODMTTrainer` then use.
+        source_weights: weights of the sources in the final score, as a mapping such as
+            {"id": 2.0} or as pairs; a source that is not named has weight 1. None = equal weights,
+            as in the paper. `fit` chooses them after training. Losses do not use them.
         gather_candidates: whether the items of all processes of a distributed run are candidates,
             so that several devices train as one device on a large batch.
 
@@ -168,6 +172,7 @@ class ODMTConfig:
     loss_chunk_size: int | None = None
     sparse_id_gradients: bool = False
     gather_candidates: bool = False
+    source_weights: Mapping[str, float] | SourceWeights | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dataclass_fields__:
@@ -350,6 +355,8 @@ def _checked(name: str, value: Any) -> Any:
         return whole_number(name, value, instead=instead)
     if name in _FRACTIONS:
         return _checked_fraction(name, value)
+    if name == "source_weights":
+        return None if value is None else _checked_weights(value)
     if name == "teaching_graph":
         return str(value) if isinstance(value, str) else _checked_edges(value)
     if name == "fusion":
@@ -384,6 +391,21 @@ def _checked_edges(value: Any) -> TeachingEdges:
             '("text", ("id",)): a student, and the names of at least one teacher'
         )
     return edges
+
+
+def _checked_weights(value: Any) -> SourceWeights:
+    """Check the weights of sources and return them as pairs."""
+    try:
+        weights = dict(value)
+        fits = all(isinstance(source, str) for source in weights) and not isinstance(value, str)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise TypeError(
+            f"source_weights={value!r} must map sources to numbers of at least 0, such as "
+            '{"id": 2.0}, or be None for equal weights'
+        )
+    return tuple((source, _checked_fraction("source_weights", w)) for source, w in weights.items())
 
 
 def _checked_fraction(name: str, value: Any) -> float:

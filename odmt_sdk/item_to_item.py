@@ -14,7 +14,7 @@ from odmt_sdk.evaluation.metrics import ranking_metrics
 from odmt_sdk.evaluation.ranks import target_ranks
 from odmt_sdk.item_neighbours import ItemNeighbours
 from odmt_sdk.modes import evaluating
-from odmt_sdk.scoring import fused_vectors, score_deviation
+from odmt_sdk.scoring import fused_vectors, score_deviation, weighted_query_vectors
 from odmt_sdk.wrapper import ODMTWrapper
 
 # Shares of the deviation of the model's scores that the deviation of the counts may have.
@@ -58,19 +58,35 @@ def add_item_to_item(
         (0.0, 20.5)
     """
     check_same_items(model, split)
-    cut = metric.rpartition("@")[2]
+    _, cut = metric_and_cut(metric)
+    counted = ItemToItem(split, max_distance=MAX_DISTANCE).neighbours(neighbours)
+    scale, ranks = _ranks_by_share(model, split.validation, counted, exclude_seen, batch_size)
+    values = [ranking_metrics(found, (cut,))[metric] for found in ranks]
+    best = values.index(max(values))
+    counted.weight = SHARES[best] * scale
+    model.item_to_item = counted if counted.weight else None
+    return model.item_to_item_weight
+
+
+def metric_and_cut(metric: str) -> tuple[str, int]:
+    """Split the name of a metric of the whole model into the metric and its cut-off.
+
+    Args:
+        metric: such as "ndcg@10".
+
+    Returns:
+        For example ("ndcg", 10).
+
+    Raises:
+        ValueError: if it is the metric of a source, or unknown.
+    """
+    name, _, cut = metric.rpartition("@")
     if not cut.isdigit() or metric not in ranking_metrics(torch.ones(1).long(), (int(cut),)):
         raise ValueError(
             f"metric={metric!r} must be hit_rate, recall, ndcg or mrr of the whole model at a "
             "cut-off, such as 'ndcg@10'"
         )
-    counted = ItemToItem(split, max_distance=MAX_DISTANCE).neighbours(neighbours)
-    scale, ranks = _ranks_by_share(model, split.validation, counted, exclude_seen, batch_size)
-    values = [ranking_metrics(found, (int(cut),))[metric] for found in ranks]
-    best = values.index(max(values))
-    counted.weight = SHARES[best] * scale
-    model.item_to_item = counted if counted.weight else None
-    return model.item_to_item_weight
+    return name, int(cut)
 
 
 def check_same_items(model: ODMTWrapper, split: Split) -> None:
@@ -128,7 +144,9 @@ def _ranks_by_share(
                 batch["attention_mask"].to(model.device),
                 item_embeddings=catalogue,
             )
-            vectors = fused_vectors(encoded, model.sources) / len(model.sources)  # (B, S * D)
+            vectors = weighted_query_vectors(  # (B, S * D)
+                encoded, model.sources, model.source_weights
+            )
             added = counted.scores(batch["seen_ids"])
             if not scale:  # deviation of the model's scores / deviation of the counts
                 of_counts = (added.values.square().sum(1) / len(items)).sqrt().mean()

@@ -17,6 +17,7 @@ from odmt_sdk.item_to_item import MAX_DISTANCE, add_item_to_item, check_same_ite
 from odmt_sdk.paths import user_path
 from odmt_sdk.saving.folder import check_target
 from odmt_sdk.saving.item_ids import check_item_ids
+from odmt_sdk.source_weights import choose_source_weights
 from odmt_sdk.training.callbacks import StopWithoutProgress
 from odmt_sdk.training.fit_arguments import check_metric, fit_arguments
 from odmt_sdk.training.refusals import uncompiled
@@ -62,9 +63,11 @@ def fit(
     weight_decay: float = 0.1,
     max_grad_norm: float = 5.0,
     patience: int | None = None,
+    finish_slowly: bool = True,
     metric: str = "ndcg@10",
     k: tuple[int, ...] = (5, 10, 20),
     exclude_seen: bool = True,
+    weigh_sources: bool = True,
     item_to_item: bool = True,
     seed: int = 0,
     resume: bool = False,
@@ -94,7 +97,7 @@ def fit(
         batch_size: training windows per step, and histories scored at once in evaluation, both per
             device; None = 128. In training, None is reduced to as little as 16 if an epoch would
             have fewer than 32 steps or a step more than 2,560 predictions.
-        learning_rate: learning rate of AdamW; constant after the warm-up.
+        learning_rate: learning rate of AdamW; constant after the warm-up, see `finish_slowly`.
         backbone_learning_rate: a separate learning rate for the backbones, for example to fine-tune
             pretrained ones; None = `learning_rate`. Weight decay, optimizer and schedule are the
             same for all weights.
@@ -104,15 +107,21 @@ def fit(
             plateau at the popularity baseline.
         weight_decay: weight decay of AdamW.
         max_grad_norm: maximum norm for gradient clipping.
-        patience: number of epochs without an improvement of `metric` after which training stops.
+        patience: number of epochs without an improvement of `metric` after which training finishes.
             None = 5 epochs, or more on small data, whose epochs are short: at least 400 steps, or
             2 * `warmup_steps` if given. On small data, models stay on a plateau at the popularity
             baseline for several epochs.
+        finish_slowly: whether training goes on with a quarter of the learning rate then, until half
+            as many epochs bring no improvement again. Large steps keep a model with many
+            interactions per item away from its best weights. False = stop at once. Schedules of
+            your own, `lr_scheduler_type="cosine"` for example, are not changed.
         metric: validation metric that selects the best epoch, such as "ndcg@10", or "text/ndcg@10"
             for a single source.
         k: cut-offs of the metrics; a cut-off above the number of items covers the whole catalogue.
         exclude_seen: whether to exclude items the user has already seen in evaluation, except the
             target.
+        weigh_sources: whether to choose, after training, how much each source counts in the scores,
+            by validation; see `choose_source_weights`. False = the weights of `model.config`.
         item_to_item: whether to count, after training, which items follow each other in the
             training sequences, and to add these counts to the scores with the weight that is best
             on validation; see `add_item_to_item`. A weight of 0 leaves them out.
@@ -171,15 +180,17 @@ def fit(
         args=training,
         train_dataset=split.train,
         eval_dataset=split.validation,
-        callbacks=[StopWithoutProgress(patience), *callbacks],
+        callbacks=[StopWithoutProgress(patience, finish_slowly=finish_slowly), *callbacks],
         k=k,
         exclude_seen=exclude_seen,
         backbone_learning_rate=backbone_learning_rate,
         encoder_learning_rate=encoder_learning_rate,
         item_counts=split.item_counts,
     )
+    if weigh_sources:  # epochs are compared with equal weights and without counts
+        model.source_weights = None
     if item_to_item:
-        model.item_to_item = None  # epochs are compared without counts
+        model.item_to_item = None
     trainer.train(resume_from_checkpoint=resume and trainer.last_checkpoint() is not None)
     history = trainer.state.log_history
     evaluated = [entry for entry in history if f"eval_{metric}" in entry]
@@ -191,15 +202,13 @@ def fit(
         best = max(evaluated, key=lambda entry: entry[f"eval_{metric}"])
     trainer.remove_callback(EarlyStoppingCallback)  # it would fail without a validation metric
     validation = _without_prefix(best, "eval_")
-    if item_to_item:
-        ranking: dict[str, Any] = {
-            "exclude_seen": exclude_seen,
-            "batch_size": training.eval_batch_size,
-        }
-        chosen_by = metric.rpartition("/")[2]
-        if add_item_to_item(model, split, metric=chosen_by, **ranking):
-            shared: dict[str, Any] = {"per_source": False, "progress": False, "distributed": True}
-            validation |= evaluate(model, split.validation, k=k, **shared, **ranking)
+    ranking: dict[str, Any] = {"exclude_seen": exclude_seen, "batch_size": training.eval_batch_size}
+    chosen_by = metric.rpartition("/")[2]
+    weighed = weigh_sources and choose_source_weights(model, split, metric=chosen_by, **ranking)
+    counted = item_to_item and add_item_to_item(model, split, metric=chosen_by, **ranking)
+    if counted or (weighed and len(set(weighed.values())) > 1):
+        shared: dict[str, Any] = {"per_source": False, "progress": False, "distributed": True}
+        validation |= evaluate(model, split.validation, k=k, **shared, **ranking)
     test = trainer.evaluate(split.test, metric_key_prefix="test")
     model.card.results["validation"] = validation
     model.card.training.update(
@@ -209,6 +218,7 @@ def fit(
             "best epoch": f"{best['epoch']:g}",
             "batch size": str(trainer._train_batch_size),
             "learning rate": f"{learning_rate:g}",
+            "weights of sources": ", ".join(f"{n} {w:g}" for n, w in model.source_weights.items()),
             "item-to-item weight": f"{model.item_to_item_weight:.3g}",
         }
     )

@@ -6,7 +6,7 @@ D hidden size.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -98,6 +98,25 @@ def check_source_weights(
     return weights
 
 
+def weights_of(model: Any, source_weights: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The weights of a model's sources in a fused score.
+
+    Args:
+        model: has `sources`, and perhaps `source_weights`.
+        source_weights: source -> weight, instead of the model's own; None = the model's own.
+
+    Returns:
+        Source -> weight, in the order of the sources.
+
+    Raises:
+        ValueError: as `check_source_weights`.
+        TypeError: as `check_source_weights`.
+    """
+    check_source_weights(model.sources, source_weights)
+    own: Mapping[str, float] = getattr(model, "source_weights", None) or {}
+    return check_source_weights(model.sources, {**own, **(source_weights or {})})
+
+
 def weighted_query_vectors(
     embeddings: Mapping[str, torch.Tensor],
     sources: Sequence[str],
@@ -122,9 +141,9 @@ def weighted_query_vectors(
         >>> weighted_query_vectors(users, ("id", "text"), {"id": 3.0})
         tensor([[3.0000, 6.0000, 0.5000, 0.0000]])
     """
-    if source_weights is None:
-        return fused_vectors(embeddings, sources) / len(sources)
     weights = check_source_weights(sources, source_weights)
+    if len(set(weights.values())) == 1:
+        return fused_vectors(embeddings, sources) / len(sources)
     scaled = {source: embeddings[source] * weight for source, weight in weights.items()}
     return fused_vectors(scaled, sources) / sum(weights.values())
 

@@ -71,6 +71,7 @@ from odmt_sdk.saving.load import load_adapter
 from odmt_sdk.saving.save import save_adapter
 from odmt_sdk.saving.state_dicts import describe_items
 from odmt_sdk.saving.transfer import TransferReport
+from odmt_sdk.scoring import check_source_weights
 from odmt_sdk.vocabulary import ItemVocabulary
 
 if TYPE_CHECKING:
@@ -292,6 +293,21 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
+
+    @property
+    def source_weights(self) -> dict[str, float]:
+        """Source -> its weight in the score of an item, a weighted mean over the sources.
+
+        All weights are 1 unless `config.source_weights` says otherwise, which `fit` and
+        `choose_source_weights` set. `recommend`, `score`, `evaluate` and exports use them, and they
+        are saved with the adapter. Losses do not use them.
+        """
+        return check_source_weights(self.sources, dict(self.config.source_weights or ()))
+
+    @source_weights.setter
+    def source_weights(self, weights: Mapping[str, float] | None) -> None:
+        check_source_weights(self.sources, weights)
+        self.config.source_weights = weights
 
     @property
     def item_to_item(self) -> ItemNeighbours | None:
@@ -724,10 +740,10 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
     ) -> Recommendations:
         """Recommend the next items for histories.
 
-        The score of an item is the mean over sources of the inner products of the history's state
-        and the item's embedding, plus the score of `item_to_item`, if the model has it. Higher is
-        better; a score is not a probability. Items with equal scores come in the order of the
-        catalogue.
+        The score of an item is the weighted mean over sources of the inner products of the
+        history's state and the item's embedding, plus the score of `item_to_item`, if the model has
+        it. Higher is better; a score is not a probability. Items with equal scores come in the
+        order of the catalogue.
 
         Args:
             histories: item ids of each user, oldest first, as a list, tensor, array or series; only
@@ -751,7 +767,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
             candidates: number of items to re-rank.
             source_weights: source -> weight in the mean over sources, at least 0, such as
                 `{"id": 0.0}` to recommend without the source "id"; sources that are not named have
-                weight 1. None = equal weights.
+                the weight of the model. None = the weights of the model, `model.source_weights`.
             batch_size: histories scored at once.
 
         Returns:
@@ -1343,6 +1359,7 @@ class ODMTWrapper(OnlineDistillationMixin, nn.Module):
         template = cast(BackboneTemplate, self._template)  # there until the items are set
         encoder = build_item_encoder(self.config, len(vocabulary), self.hidden_size, widths)
         sources = encoder.sources
+        check_source_weights(sources, dict(self.config.source_weights or ()))
         made = template.make(sources, share=self.config.share_backbone)
         self._template = None  # the user's own object is needed no more
         scale = self.hidden_size**0.5 if self.config.scale_inputs else 1.0

@@ -42,6 +42,7 @@ OTHER = {  # another value of every setting
     "loss_chunk_size": 2,
     "sparse_id_gradients": True,
     "gather_candidates": True,
+    "source_weights": (("id", 2.0),),
 }
 
 
@@ -68,7 +69,12 @@ def test_a_live_setting_acts_at_once_and_is_saved(name, tmp_path):
     model, value = make(), OTHER[name]
     setattr(model.config, name, value)
     assert loss(model) == loss(make(**{name: value}))
-    same_loss = ("prefix_augmentation", "gather_candidates", "detach_teacher")
+    same_loss = (
+        "prefix_augmentation",
+        "gather_candidates",
+        "detach_teacher",
+        "source_weights",
+    )
     if name not in (*same_loss, "item_chunk_size", "loss_chunk_size"):
         assert loss(model) != loss(make())
     if name == "loss_chunk_size":

@@ -43,6 +43,8 @@ OF_FIT = (
     "warmup_steps",
     "epochs",
     "patience",
+    "finish_slowly",
+    "weigh_sources",
     "item_to_item",
 )
 OF_THE_BACKBONE = ("backbone_dropout", "backbone_layers", "fresh_copies")

@@ -12,7 +12,7 @@ from odmt_sdk.tables import Table
 from odmt_sdk.wrapper import ODMTWrapper
 
 FOUND = 18
-MAX_WEIGHT = 3.0
+MAX_WEIGHT = 4.0
 LONGEST_EXAMPLE = 24
 
 # Tells the server which button of a component was clicked.
@@ -266,7 +266,7 @@ def _lay_out(content: Shown, k: int) -> Any:
 
     recommender, histories, title = content
     page = Page(recommender)
-    sources = recommender.sources
+    sources, own = recommender.sources, recommender.model.source_weights
     start = list(next(iter(histories.values()), []))
     shown = page.show(start, k, 0.0, True)
     about = [
@@ -319,7 +319,12 @@ def _lay_out(content: Shown, k: int) -> Any:
                     with gradio.Row():
                         weights = [
                             gradio.Slider(
-                                0, MAX_WEIGHT, 1, step=0.1, label=f"Weight of {name}", min_width=140
+                                0,
+                                MAX_WEIGHT,
+                                own[name],
+                                step=0.1,
+                                label=f"Weight of {name}",
+                                min_width=140,
                             )
                             for name in (sources if len(sources) > 1 else ())
                         ]

@@ -85,7 +85,7 @@ class Recommender:
         Args:
             history: rows of items, oldest first.
             k: number of items, 1 to 24.
-            weights: source -> weight, at least 0.
+            weights: source -> weight, at least 0; None = the weights of the model.
             use_id: whether the source "id" takes part.
             diversity: weight of the similarity to items above it, 0 to 1, see
                 `MaximalMarginalRelevance`.
@@ -104,7 +104,7 @@ class Recommender:
             raise ValueError(f"The number of recommendations must lie in 1 to {MAX_K}, not {k}.")
         if not 0 <= diversity <= 1:
             raise ValueError(f"Diversity must lie in 0 to 1, not {diversity}.")
-        weights = {**dict.fromkeys(self.sources, 1.0), **(weights or {})}
+        weights = {**self.model.source_weights, **(weights or {})}
         if not use_id and "id" in weights:
             weights["id"] = 0.0
         for source, weight in weights.items():

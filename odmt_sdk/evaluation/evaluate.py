@@ -36,7 +36,7 @@ from odmt_sdk.item_neighbours import added_scores
 from odmt_sdk.modes import evaluating
 from odmt_sdk.processes import gather_shares, is_distributed, own_share
 from odmt_sdk.retrieval.top_k import top_k_rows
-from odmt_sdk.scoring import fused_vectors, score_type
+from odmt_sdk.scoring import fused_vectors, score_type, weighted_query_vectors, weights_of
 from odmt_sdk.scoring_model import ScoringModel
 from odmt_sdk.terminal import shows_bars
 
@@ -282,6 +282,7 @@ def _rank(
     check_same_rows(dataset, getattr(model, "vocabulary", None))
     if FUSED in sources:
         raise ValueError(f"a source is named {FUSED!r}, which is reserved for the mean: rename it")
+    weights = weights_of(model)
     length = min(list_length, model.num_items)
     distributed = distributed and is_distributed()
     if distributed:
@@ -301,10 +302,9 @@ def _rank(
                 batch["attention_mask"].to(model.device),
                 item_embeddings=catalogue,
             )  # source -> (B, D)
-            # ranks are the same for the sum of the scores as for their mean
-            queries = {FUSED: fused_vectors(encoded, sources), **encoded}
+            fused = weighted_query_vectors(encoded, sources, weights)
+            queries = {FUSED: fused, **encoded}
             added = added_scores(model, batch.get("seen_ids", batch["item_ids"]))
-            added_sum = None if added is None else added.times(len(sources))
             for name, ranks in found.items():
                 ranks.append(
                     target_ranks(
@@ -312,14 +312,13 @@ def _rank(
                         items[name],
                         target,
                         excluded=seen,
-                        added=added_sum if name == FUSED else None,
+                        added=added if name == FUSED else None,
                     ).cpu()
                 )
             targets.append(target.cpu())
             if length:
                 # computed as in `recommend`, so that all digits agree
-                mean = queries[FUSED] / len(sources)
-                best = top_k_rows(mean, items[FUSED], length, excluded=seen, added=added)
+                best = top_k_rows(fused, items[FUSED], length, excluded=seen, added=added)
                 lists.append(best[1].cpu())
     ranked = {name: torch.cat(ranks) for name, ranks in found.items()}
     beside = {"targets": torch.cat(targets)}

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +30,7 @@ from odmt_sdk.export.exported import (
 from odmt_sdk.files.atomic_files import write_text, write_whole
 from odmt_sdk.item_neighbours import LATEST_ITEMS, ItemNeighbours, added_scores
 from odmt_sdk.modes import evaluating
-from odmt_sdk.scoring import fused_vectors
+from odmt_sdk.scoring import fused_vectors, weighted_query_vectors, weights_of
 from odmt_sdk.wrapper import ODMTWrapper
 
 Format = Literal["torch_export", "onnx"]
@@ -44,28 +45,36 @@ class UserEncoder(nn.Module):
 
     Args:
         backbones: the backbones of the model.
-        sources: names of the sources, in order.
+        source_weights: source -> weight in the score, in the order of the sources.
         item_vectors: (N + 1, W), the concatenated item embeddings of all sources.
         top_k: number of items to find; None = return the query vectors.
         neighbours: item-to-item counts to add to the scores; only with `top_k`.
     """
 
     item_vectors: torch.Tensor
+    query_scale: torch.Tensor
     neighbours: torch.Tensor
     neighbour_weights: torch.Tensor
 
     def __init__(
         self,
         backbones: SourceBackbones,
-        sources: tuple[str, ...],
+        source_weights: Mapping[str, float],
         item_vectors: torch.Tensor,
         *,
         top_k: int | None = None,
         neighbours: ItemNeighbours | None = None,
     ) -> None:
         super().__init__()
-        self.backbones, self.sources, self.top_k = backbones, sources, top_k
+        self.backbones, self.sources, self.top_k = backbones, tuple(source_weights), top_k
         self.register_buffer("item_vectors", item_vectors)
+        weights = torch.tensor(list(source_weights.values()), dtype=torch.float64)
+        each = (
+            (weights / weights.sum())
+            .float()
+            .repeat_interleave(item_vectors.shape[1] // len(weights))
+        )
+        self.register_buffer("query_scale", each)  # (W,)
         self.decay, self.adds = 1.0, neighbours is not None
         if neighbours is not None:
             self.decay = neighbours.decay
@@ -107,7 +116,7 @@ class UserEncoder(nn.Module):
             )
             for number, source in enumerate(self.sources)
         ]
-        queries = torch.cat(states, dim=1).float() / len(self.sources)  # (B, W)
+        queries = torch.cat(states, dim=1).float() * self.query_scale  # (B, W)
         if self.top_k is None:
             return queries
         scores = queries @ self.item_vectors.float().T  # (B, N + 1)
@@ -180,7 +189,7 @@ def export_user_encoder(
     folder = _claimed(Path(path).expanduser())
     encoder = UserEncoder(
         copy.deepcopy(model.backbones).cpu(),
-        model.sources,
+        weights_of(model),
         fused_vectors(model.encode_catalogue(), model.sources).detach().cpu(),
         top_k=top_k,
         neighbours=model.item_to_item if top_k is not None and model.item_to_item_weight else None,
@@ -320,7 +329,8 @@ def _check_same(run: Any, encoder: UserEncoder, model: ODMTWrapper, dynamic: boo
             states = model.encode_sequences(
                 (rows * mask).to(model.device), item_embeddings=model.encode_catalogue()
             )
-            expected = fused_vectors(states, model.sources).float().cpu() / len(model.sources)
+            weighted = weighted_query_vectors(states, model.sources, weights_of(model))
+            expected = weighted.float().cpu()
             found = torch.as_tensor(_first(run(*inputs)))
         if encoder.top_k is not None:
             scores = expected @ model.item_vectors().T

@@ -25,7 +25,7 @@ from odmt_sdk.figures.tiles import (
 from odmt_sdk.item_neighbours import added_scores
 from odmt_sdk.modes import evaluating
 from odmt_sdk.paths import user_path
-from odmt_sdk.scoring import check_source_weights
+from odmt_sdk.scoring import weights_of
 from odmt_sdk.scoring_model import ScoringModel
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def contributions(
         item_ids: the K items.
         above_average: whether to subtract each source's mean contribution over the catalogue. A
             contribution that is equal for all items does not affect the ranking.
-        source_weights: source -> weight, as for `ODMTWrapper.recommend`; None = equal weights.
+        source_weights: source -> weight, as for `ODMTWrapper.recommend`; None = those of the model.
 
     Returns:
         Contributions, scores and ranks.
@@ -93,7 +93,7 @@ def contributions(
     with evaluating(model):
         items = model.encode_catalogue()
         user = model.encode_sequences(seen[None, -model.max_seq_length :], item_embeddings=items)
-    weights = check_source_weights(model.sources, source_weights)
+    weights = weights_of(model, source_weights)
     total = sum(weights.values())
     alone = {  # (N,) each
         source: items[source][1:].float() @ user[source][0].float() for source in model.sources

@@ -19,10 +19,10 @@ from odmt_sdk.retrieval.popularity_prior import Popularity, PopularityPrior
 from odmt_sdk.retrieval.rerank import Reranker, checked_order
 from odmt_sdk.retrieval.top_k import top_k_rows
 from odmt_sdk.scoring import (
-    check_source_weights,
     fused_vectors,
     score_type,
     weighted_query_vectors,
+    weights_of,
 )
 from odmt_sdk.scoring_model import ScoringModel
 from odmt_sdk.vocabulary import ItemVocabulary, plain_ids
@@ -103,7 +103,7 @@ class Retrieval:
         rerank: re-ranks the best candidates of each history; None = no re-ranking.
         candidates: number of items to re-rank, at least k.
         source_weights: source -> weight in the mean over sources, at least 0; sources that are not
-            named have weight 1. None = equal weights.
+            named have the weight that the model gives them. None = the weights of the model.
     """
 
     k: int = 10
@@ -142,7 +142,7 @@ class Retrieval:
         Yields:
             Item ids and scores of each history, best first.
         """
-        check_source_weights(model.sources, self.source_weights)
+        weights_of(model, self.source_weights)  # refuses invalid weights before any work
         among = chosen_rows("items", self.items, vocabulary, len(rows), self.unknown)
         left_out = chosen_rows("exclude", self.exclude, vocabulary, len(rows), self.unknown)
         k = min(self.k, len(vocabulary))  # at most the whole catalogue
@@ -215,7 +215,7 @@ def query_vectors(
         model: the model that encodes sequences.
         rows: the item rows of each history; at least one history.
         catalogue: source -> item embeddings (N + 1, D).
-        source_weights: source -> weight in the mean over sources; None = equal weights.
+        source_weights: source -> weight in the mean over sources; None = those of the model.
 
     Returns:
         Query vectors (B, S * D).
@@ -223,7 +223,7 @@ def query_vectors(
     latest = [history[-model.max_seq_length :] for history in rows]
     item_ids = pad_sequence(latest, batch_first=True, padding_side="left")  # (B, L)
     encoded = model.encode_sequences(item_ids.to(model.device), item_embeddings=catalogue)
-    return weighted_query_vectors(encoded, model.sources, source_weights)
+    return weighted_query_vectors(encoded, model.sources, weights_of(model, source_weights))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from odmt_sdk.config import whole_number
 from odmt_sdk.item_neighbours import added_scores
 from odmt_sdk.modes import evaluating
 from odmt_sdk.retrieval.recommend import Histories, history_rows, query_vectors
-from odmt_sdk.scoring import check_source_weights, fused_vectors, inner_products
+from odmt_sdk.scoring import fused_vectors, inner_products, weights_of
 from odmt_sdk.scoring_model import ScoringModel
 from odmt_sdk.vocabulary import ItemVocabulary, plain_ids
 
@@ -45,7 +45,7 @@ def history_vectors(
         vocabulary: its item ids.
         histories: item ids of each user, oldest first.
         unknown: what to do with ids not in the vocabulary: "error" raises, "skip" ignores them.
-        source_weights: source -> weight in the mean over sources; None = equal weights.
+        source_weights: source -> weight in the mean over sources; None = those of the model.
         batch_size: histories encoded at once.
 
     Returns:
@@ -55,7 +55,7 @@ def history_vectors(
         ValueError: if a history is empty, an id is unknown, `batch_size` is below 1, or
             `source_weights` does not fit.
     """
-    check_source_weights(model.sources, source_weights)
+    weights_of(model, source_weights)
     batch_size = whole_number("batch_size", batch_size)
     rows = history_rows(vocabulary, histories, unknown)
     return _vectors_of_rows(model, rows, source_weights, batch_size)
@@ -79,7 +79,7 @@ def score_items(
         histories: item ids of each user, oldest first.
         items: M item ids, the same for all users.
         unknown: what to do with unknown ids of the histories; those of `items` always raise.
-        source_weights: source -> weight in the mean over sources; None = equal weights.
+        source_weights: source -> weight in the mean over sources; None = those of the model.
         batch_size: histories scored at once.
 
     Returns:
@@ -91,7 +91,7 @@ def score_items(
     """
     batch_size = whole_number("batch_size", batch_size)
     columns = torch.tensor(vocabulary.rows(plain_ids(items)), dtype=torch.long)
-    check_source_weights(model.sources, source_weights)
+    weights_of(model, source_weights)
     rows = history_rows(vocabulary, histories, unknown)
     vectors = item_vectors(model)[columns]
     queries = _vectors_of_rows(model, rows, source_weights, batch_size)

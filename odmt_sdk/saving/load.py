@@ -86,6 +86,8 @@ def load_adapter(
         open_adapter(folder, item_embeddings=ready) as opened,
     ):
         saved = opened.trained_with(training_settings)
+        if transfer:
+            saved.description.config.source_weights = None  # they suit the items of the adapter
         _check_lora(saved, encoders)
         features = _join_features(saved, item_features, encoders, transfer=transfer)
         model: Any = fitting_model(kind, saved, backbone, calling, encoders)

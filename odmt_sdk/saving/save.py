@@ -113,6 +113,8 @@ def save_adapter(
                 f"cannot save the item embeddings: {error}. Or pass item_embeddings=False"
             ) from error
     description = describe(model, backbone_weights=backbone_weights)
+    if content_only:
+        description.config.source_weights = None  # they suit these items
     weights = {name: value for name, value in weights.items() if name not in leave_out}
     content = AdapterContent(
         description=description,

@@ -7,7 +7,8 @@ from torch import nn
 
 from odmt_sdk.vocabulary import ItemVocabulary
 
-ITEMS, COUNTS = "odmt_items", "odmt_item_to_item_weight"  # in the metadata of the state dict
+# in the metadata of the state dict
+ITEMS, COUNTS, WEIGHTS = "odmt_items", "odmt_item_to_item_weight", "odmt_source_weights"
 
 
 class HasItems(Protocol):
@@ -19,6 +20,10 @@ class HasItems(Protocol):
     def item_to_item_weight(self) -> float:
         """Factor of the item-to-item counts; 0 without them."""
 
+    @property
+    def source_weights(self) -> dict[str, float]:
+        """Source -> weight in the score."""
+
 
 def describe_items(model: nn.Module) -> None:
     """Let the state dicts of a model say of which items they are, and check that in loading.
@@ -27,7 +32,7 @@ def describe_items(model: nn.Module) -> None:
     loaded without a check.
 
     Args:
-        model: a model with `vocabulary` and `item_to_item_weight`.
+        model: a model with `vocabulary`, `item_to_item_weight` and `source_weights`.
     """
     model.register_state_dict_post_hook(_describe)
     model.register_load_state_dict_pre_hook(_compare)
@@ -39,6 +44,7 @@ def _describe(
     of = cast(HasItems, model)
     if of.vocabulary is not None:
         metadata[ITEMS], metadata[COUNTS] = of.vocabulary.fingerprint, of.item_to_item_weight
+        metadata[WEIGHTS] = of.source_weights
 
 
 def _compare(
@@ -63,7 +69,16 @@ def _compare(
             "from_pretrained(..., transfer=True); to load it by row in any case, pass "
             "dict(state_dict)"
         )
-    elif metadata.get(COUNTS) and not of.item_to_item_weight:
+        return
+    if metadata.get(WEIGHTS, of.source_weights) != of.source_weights:
+        warnings.warn(
+            f"the model of this state dict weighed its sources by {metadata[WEIGHTS]}, this one "
+            f"weighs them by {of.source_weights}, so scores differ: set model.source_weights, or "
+            "save models with save_pretrained",
+            UserWarning,
+            stacklevel=5,
+        )
+    if metadata.get(COUNTS) and not of.item_to_item_weight:
         warnings.warn(
             f"the model of this state dict had item-to-item counts (item_to_item_weight="
             f"{metadata[COUNTS]:.3g}), which a state dict does not hold, so scores differ: call "

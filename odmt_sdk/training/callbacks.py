@@ -1,5 +1,6 @@
 """Trainer callbacks: early stopping and progress output."""
 
+import math
 import time
 from typing import Any
 
@@ -9,29 +10,67 @@ from typing_extensions import override
 
 from odmt_sdk.terminal import shows_bars
 
+FINISHING_SHARE = 0.25  # of the learning rate, when full steps bring no progress any more
 _SILENT = ("error", "critical")
 
 
 class StopWithoutProgress(TrainerCallback):
     """Stops training when `metric_for_best_model` has not improved for a number of epochs.
 
-    In contrast to `EarlyStoppingCallback`, the patience is in epochs and not in evaluations.
+    Before that, training goes on with a lower learning rate, until half as many epochs have passed
+    without an improvement. In contrast to `EarlyStoppingCallback`, the patience is in epochs and
+    not in evaluations.
 
     Args:
         epochs: number of epochs to wait for an improvement.
+        finish_slowly: whether to lower the learning rate before stopping. Schedules that lower it
+            anyway are left alone.
     """
 
-    def __init__(self, epochs: float) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: float, *, finish_slowly: bool = True) -> None:
+        self.epochs, self.finish_slowly = epochs, finish_slowly
 
     @override
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        **kwargs: Any,
     ) -> None:
-        """Stop if the best evaluation is too many epochs ago."""
-        best = best_entry(state, f"eval_{deciding_metric(args)}")
-        if best is not None and (state.epoch or 0.0) - best.get("epoch", 0.0) > self.epochs - 1e-6:
+        """Lower the learning rate, or stop, if the best evaluation is too many epochs ago."""
+        constant = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+        can_lower = constant.startswith("constant") and hasattr(lr_scheduler, "base_lrs")
+        lowered, over = self._progress(state, f"eval_{deciding_metric(args)}", can_lower=can_lower)
+        if over:
             control.should_training_stop = True
+        elif lowered:
+            groups = optimizer.param_groups
+            lr_scheduler.base_lrs = [FINISHING_SHARE * group["initial_lr"] for group in groups]
+            for group, base in zip(groups, lr_scheduler.base_lrs, strict=True):
+                group["lr"] = min(group["lr"], base)
+
+    def _progress(self, state: TrainerState, metric: str, *, can_lower: bool) -> tuple[bool, bool]:
+        """Whether the learning rate is lowered, and whether training is over.
+
+        It follows from the log alone, so that a resumed run continues alike.
+        """
+        best, best_epoch, lowered_at = -math.inf, 0.0, None
+        for entry in state.log_history:
+            if metric not in entry:
+                continue
+            epoch = entry.get("epoch", 0.0)
+            if entry[metric] > best:
+                best, best_epoch = entry[metric], epoch
+            since = best_epoch if lowered_at is None else max(best_epoch, lowered_at)
+            patience = self.epochs if lowered_at is None else math.ceil(self.epochs / 2)
+            if epoch - since > patience - 1e-6:
+                if lowered_at is not None or not (can_lower and self.finish_slowly):
+                    return False, True
+                lowered_at = epoch
+        return lowered_at is not None, False
 
 
 class EpochLines(ProgressCallback):

@@ -295,13 +295,40 @@ class TestOptimizer:
             assert torch.equal(before[name], weight)
 
 
-def test_patience_counts_epochs_however_often_is_evaluated(tmp_path):
+@pytest.mark.parametrize(("finish_slowly", "last"), [(False, 3.2), (True, 5.2)])
+def test_patience_counts_epochs_however_often_is_evaluated(tmp_path, finish_slowly, last):
     split = toy_split()  # 5 steps per epoch
     result = fit(
         toy_model(), split, tmp_path, epochs=50, batch_size=8, learning_rate=0.0, patience=3,
-        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, **QUIET,
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
+        finish_slowly=finish_slowly, **QUIET,
     )  # fmt: skip
-    assert result.history[-1]["epoch"] == pytest.approx(3.2)  # the first step is the best
+    assert result.history[-1]["epoch"] == pytest.approx(last)  # the first step is the best
+
+
+def learning_rates(result):
+    return [entry["learning_rate"] for entry in result.history if "learning_rate" in entry]
+
+
+@pytest.mark.parametrize("first", [1, 3, 4])
+def test_training_finishes_with_a_quarter_of_the_learning_rate(tmp_path, first):
+    settings = {"batch_size": 8, "learning_rate": 1e-12, "warmup_steps": 0, "patience": 2, **QUIET}
+    settings["backbone_learning_rate"] = 4e-12
+    whole = fit(toy_model(), toy_split(), tmp_path / "whole", epochs=50, **settings)
+    # the first epoch stays the best: two epochs without progress, and one after that
+    assert learning_rates(whole) == pytest.approx([1e-12, 1e-12, 1e-12, 0.25e-12], rel=1e-6)
+    parts = (tmp_path / "parts",)
+    fit(toy_model(), toy_split(), *parts, epochs=first, **settings)
+    resumed = fit(toy_model(), toy_split(), *parts, epochs=50, resume=True, **settings)
+    assert learning_rates(resumed) == learning_rates(whole)
+
+
+def test_schedules_that_fall_are_left_alone(tmp_path):
+    settings = {"batch_size": 8, "learning_rate": 1e-12, "warmup_steps": 0, "patience": 2, **QUIET}
+    settings["lr_scheduler_type"] = "linear"
+    result = fit(toy_model(), toy_split(), tmp_path, epochs=10, **settings)
+    expected = [1e-12 * (1 - 5 * epoch / 50) for epoch in (1, 2, 3)]
+    assert learning_rates(result) == pytest.approx(expected, rel=0.03)
 
 
 def test_the_card_tells_the_batch_size_that_was_trained_with(tmp_path):

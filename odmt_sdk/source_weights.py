@@ -1,0 +1,125 @@
+"""Chooses the weights of a trained model's sources on validation.
+
+Letters: Q queries, S sources, D hidden size, N items.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from odmt_sdk.data.collator import SequenceCollator
+from odmt_sdk.data.sequences import RankingDataset
+from odmt_sdk.data.splits import Split
+from odmt_sdk.evaluation.metrics import METRICS
+from odmt_sdk.evaluation.ranks import target_ranks
+from odmt_sdk.item_to_item import MOST_QUERIES, check_same_items, metric_and_cut
+from odmt_sdk.modes import evaluating
+from odmt_sdk.scoring import fused_vectors, weighted_query_vectors
+from odmt_sdk.wrapper import ODMTWrapper
+
+# Weights to try for each source, where the others have 1 or what was chosen for them before.
+WEIGHTS = (0.25, 0.5, 2.0, 4.0)
+# Other weights than equal ones have to be better by so many standard errors over users.
+CLEARLY = 2.0
+
+
+def choose_source_weights(
+    model: ODMTWrapper,
+    split: Split,
+    *,
+    metric: str = "ndcg@10",
+    exclude_seen: bool = True,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Choose how much each source counts in the scores of a trained model, on validation.
+
+    With many interactions per item, the ID becomes far more accurate than text and pictures, and an
+    equal mean wastes that. The weights of one source after the other are varied, and the best ones
+    are kept if they are better than equal weights by two standard errors over users. `fit` calls
+    this function after training. Item-to-item counts do not take part.
+
+    Args:
+        model: a trained model; its `source_weights` are replaced.
+        split: from `leave_one_out` or `time_split`, with the vocabulary of the model.
+        metric: validation metric that selects the weights, such as "ndcg@10".
+        exclude_seen: whether to exclude items the user has already seen, except the target.
+        batch_size: histories scored at once.
+
+    Returns:
+        Source -> weight, which is `model.source_weights` from now on.
+
+    Raises:
+        ValueError: if the vocabularies of split and model differ, the metric is unknown, or
+            validation is empty.
+
+    Examples:
+        >>> choose_source_weights(model, split)                             # doctest: +SKIP
+        {'id': 4.0, 'text': 1.0, 'image': 1.0}
+    """
+    check_same_items(model, split)
+    name, cut = metric_and_cut(metric)
+    model.source_weights = None
+    if len(model.sources) < 2:
+        return model.source_weights
+    of_rank = [METRICS[name](torch.tensor([rank]), cut) for rank in range(1, cut + 1)]
+    gain_of_rank = torch.tensor([*of_rank, 0.0])  # of ranks 1..cut, and of all others
+    queries = _Queries(model, split.validation, exclude_seen, batch_size)
+
+    def gains(weights: Mapping[str, float]) -> torch.Tensor:
+        return gain_of_rank[queries.ranks(weights).clamp(max=cut + 1) - 1]  # (Q,)
+
+    best = equal = dict.fromkeys(model.sources, 1.0)
+    most = of_equal = gains(equal)
+    for source in model.sources:
+        tried = [{**best, source: weight} for weight in WEIGHTS]
+        found = [gains(weights) for weights in tried]
+        place = max(range(len(found)), key=lambda number: float(found[number].mean()))
+        if found[place].mean() > most.mean():
+            best, most = tried[place], found[place]
+    difference = (most - of_equal).double()
+    error = float(difference.std()) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
+    if best != equal and float(difference.mean()) > CLEARLY * error:
+        model.source_weights = best
+    return model.source_weights
+
+
+class _Queries:
+    """Encoded validation queries, to be ranked with several weights of sources."""
+
+    @torch.no_grad()
+    def __init__(
+        self, model: ODMTWrapper, dataset: RankingDataset, exclude_seen: bool, batch_size: int
+    ) -> None:
+        step = -(-len(dataset) // MOST_QUERIES)
+        some = Subset(dataset, range(0, len(dataset), max(1, step)))
+        self._sources = model.sources
+        # source -> states (B, D), targets (B,) and rows to exclude (B, M), for each batch
+        self._batches: list[
+            tuple[Mapping[str, torch.Tensor], torch.Tensor, torch.Tensor | None]
+        ] = []
+        with evaluating(model):
+            catalogue = model.encode_catalogue()
+            self._items = fused_vectors(catalogue, model.sources)  # (N + 1, S * D)
+            for batch in DataLoader(some, batch_size=batch_size, collate_fn=SequenceCollator()):
+                encoded = model.encode_sequences(
+                    batch["item_ids"].to(model.device),
+                    batch["attention_mask"].to(model.device),
+                    item_embeddings=catalogue,
+                )
+                excluded = batch["seen_ids"] if exclude_seen else None
+                self._batches.append((encoded, batch["target_ids"], excluded))
+
+    def ranks(self, weights: Mapping[str, float]) -> torch.Tensor:
+        """Rank the targets (Q,) by the weighted mean of the sources' scores."""
+        return torch.cat(
+            [
+                target_ranks(
+                    weighted_query_vectors(encoded, self._sources, weights),
+                    self._items,
+                    targets,
+                    excluded=excluded,
+                ).cpu()
+                for encoded, targets, excluded in self._batches
+            ]
+        )
