@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"demo", "serving"}),
     frozenset({"batch", "export", "pipeline"}),
+    frozenset({"source_weights"}),
     frozenset({"item_to_item"}),
     frozenset({"training", "wrapper"}),
     frozenset({"hub"}),
