@@ -67,6 +67,7 @@ def film_features(
             settings |= {**PICTURES, "image_encoder": encoders["image"]}
         else:
             del films["image"]
+        if shorten is not None:
             films["text"] = [text and shorten(text) for text in films["text"]]
         features = ItemFeatures.from_items(films, path=path, **settings)
     kept = {name: features[name] for name in features.modalities}
