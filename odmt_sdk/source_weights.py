@@ -3,6 +3,7 @@
 Letters: Q queries, S sources, D hidden size, N items.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -69,8 +70,8 @@ def choose_source_weights(
     def gains(weights: Mapping[str, float]) -> torch.Tensor:
         return gain_of_rank[queries.ranks(weights).clamp(max=cut + 1) - 1]  # (Q,)
 
-    best = equal = dict.fromkeys(model.sources, 1.0)
-    most = of_equal = gains(equal)
+    best = dict.fromkeys(model.sources, 1.0)
+    most = of_equal = gains(best)
     for source in model.sources:
         tried = [{**best, source: weight} for weight in WEIGHTS]
         found = [gains(weights) for weights in tried]
@@ -78,10 +79,14 @@ def choose_source_weights(
         if found[place].mean() > most.mean():
             best, most = tried[place], found[place]
     difference = (most - of_equal).double()
-    error = float(difference.std()) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
-    if best != equal and float(difference.mean()) > CLEARLY * error:
+    if len(difference) > 1 and float(difference.mean()) > CLEARLY * _standard_error(difference):
         model.source_weights = best
     return model.source_weights
+
+
+def _standard_error(values: torch.Tensor) -> float:
+    """The standard error of the mean of values (Q,), Q > 1."""
+    return float(values.std()) / math.sqrt(len(values))
 
 
 class _Queries:

@@ -46,9 +46,9 @@ class ItemEncoder(ItemEmbedder):
             Content and ID of an item are never all hidden.
         token_norm: whether a layer norm follows the projection of content tokens, so that the scale
             of the features does not matter. Not in the paper.
-        shortcut: whether a linear layer also adds the first token of each source, as it enters the
-            blocks, to the output of the head. The blocks make the sources similar; the shortcut
-            keeps them distinct. Not in the paper.
+        shortcut: whether a linear layer also adds the first token of each source, as it is before
+            dropout and blocks, to the output of the head. The blocks make the sources similar; the
+            shortcut keeps them distinct. Not in the paper.
         initial_length: approximate length of the embeddings before training.
 
     Raises:
