@@ -248,6 +248,7 @@ class TestFit:
         result = fit(
             toy_model(), split, tmp_path, epochs=50, batch_size=8, learning_rate=0.3,
             warmup_steps=0, patience=2, k=(1, 5), metric="hit_rate@1", disable_tqdm=True,
+            finish_slowly=False,
         )  # fmt: skip
         scores = [e["eval_hit_rate@1"] for e in result.history if "eval_hit_rate@1" in e]
         assert len(scores) < 50
@@ -262,7 +263,7 @@ class TestFit:
         result = fit(
             toy_model(), split, tmp_path, epochs=50, learning_rate=0.0, k=(5,), metric="ndcg@5",
             warmup_steps=warmup_steps, batch_size=math.ceil(len(split.train) / 3),
-            disable_tqdm=True,
+            finish_slowly=False, disable_tqdm=True,
         )  # fmt: skip
         assert sum("eval_ndcg@5" in entry for entry in result.history) == epochs
 
