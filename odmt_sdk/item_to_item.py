@@ -3,6 +3,8 @@
 Letters: B histories, N items.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch.utils.data import DataLoader, Subset
 
@@ -118,6 +120,31 @@ def check_same_items(model: ODMTWrapper, split: Split) -> None:
         )
 
 
+def encoded_queries(
+    model: ODMTWrapper, dataset: RankingDataset, batch_size: int
+) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+    """Encode validation queries, or every n-th of more than `MOST_QUERIES`.
+
+    Args:
+        model: in eval mode.
+        dataset: the queries.
+        batch_size: histories encoded at once.
+
+    Yields:
+        Source -> states (B, D), and the batch that `SequenceCollator` made.
+    """
+    step = -(-len(dataset) // MOST_QUERIES)
+    queries = Subset(dataset, range(0, len(dataset), max(1, step)))
+    catalogue = model.encode_catalogue()
+    for batch in DataLoader(queries, batch_size=batch_size, collate_fn=SequenceCollator()):
+        encoded = model.encode_sequences(
+            batch["item_ids"].to(model.device),
+            batch["attention_mask"].to(model.device),
+            item_embeddings=catalogue,
+        )
+        yield encoded, batch
+
+
 @torch.no_grad()
 def _ranks_by_share(
     model: ODMTWrapper,
@@ -131,19 +158,11 @@ def _ranks_by_share(
     Returns:
         The weight that corresponds to a share of 1, and the ranks (Q,) for each share.
     """
-    step = -(-len(dataset) // MOST_QUERIES)
-    queries = Subset(dataset, range(0, len(dataset), max(1, step)))
     scale = 0.0
     ranks: list[list[torch.Tensor]] = [[] for _ in SHARES]
     with evaluating(model):
-        catalogue = model.encode_catalogue()
-        items = fused_vectors(catalogue, model.sources)  # (N + 1, S * D)
-        for batch in DataLoader(queries, batch_size=batch_size, collate_fn=SequenceCollator()):
-            encoded = model.encode_sequences(
-                batch["item_ids"].to(model.device),
-                batch["attention_mask"].to(model.device),
-                item_embeddings=catalogue,
-            )
+        items = fused_vectors(model.encode_catalogue(), model.sources)  # (N + 1, S * D)
+        for encoded, batch in encoded_queries(model, dataset, batch_size):
             vectors = weighted_query_vectors(  # (B, S * D)
                 encoded, model.sources, model.source_weights
             )

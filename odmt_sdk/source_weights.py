@@ -7,14 +7,12 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch.utils.data import DataLoader, Subset
 
-from odmt_sdk.data.collator import SequenceCollator
 from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.metrics import METRICS
 from odmt_sdk.evaluation.ranks import target_ranks
-from odmt_sdk.item_to_item import MOST_QUERIES, check_same_items, metric_and_cut
+from odmt_sdk.item_to_item import check_same_items, encoded_queries, metric_and_cut
 from odmt_sdk.modes import evaluating
 from odmt_sdk.scoring import fused_vectors, weighted_query_vectors
 from odmt_sdk.wrapper import ODMTWrapper
@@ -96,24 +94,14 @@ class _Queries:
     def __init__(
         self, model: ODMTWrapper, dataset: RankingDataset, exclude_seen: bool, batch_size: int
     ) -> None:
-        step = -(-len(dataset) // MOST_QUERIES)
-        some = Subset(dataset, range(0, len(dataset), max(1, step)))
         self._sources = model.sources
-        # source -> states (B, D), targets (B,) and rows to exclude (B, M), for each batch
-        self._batches: list[
-            tuple[Mapping[str, torch.Tensor], torch.Tensor, torch.Tensor | None]
-        ] = []
         with evaluating(model):
-            catalogue = model.encode_catalogue()
-            self._items = fused_vectors(catalogue, model.sources)  # (N + 1, S * D)
-            for batch in DataLoader(some, batch_size=batch_size, collate_fn=SequenceCollator()):
-                encoded = model.encode_sequences(
-                    batch["item_ids"].to(model.device),
-                    batch["attention_mask"].to(model.device),
-                    item_embeddings=catalogue,
-                )
-                excluded = batch["seen_ids"] if exclude_seen else None
-                self._batches.append((encoded, batch["target_ids"], excluded))
+            self._items = fused_vectors(model.encode_catalogue(), model.sources)  # (N + 1, S * D)
+            # source -> states (B, D), targets (B,) and rows to exclude (B, M), for each batch
+            self._batches = [
+                (encoded, batch["target_ids"], batch["seen_ids"] if exclude_seen else None)
+                for encoded, batch in encoded_queries(model, dataset, batch_size)
+            ]
 
     def ranks(self, weights: Mapping[str, float]) -> torch.Tensor:
         """Rank the targets (Q,) by the weighted mean of the sources' scores."""

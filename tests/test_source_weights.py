@@ -17,6 +17,7 @@ from odmt_sdk import (
     fit,
     leave_one_out,
 )
+from odmt_sdk.demo.item_table import ItemTable
 from odmt_sdk.demo.recommender import Recommender
 from odmt_sdk.evaluation import rank_targets
 from odmt_sdk.figures.score_contributions import contributions
@@ -164,9 +165,16 @@ def test_fit_chooses_them(tmp_path, monkeypatch):
 
 
 def test_the_demo_starts_with_them(model):
+    demo = Recommender(model, ItemTable(model.vocabulary))
+
+    def found(**weights):
+        return [card.row for card in demo.recommend([4, 2], k=10, **weights)]
+
+    equal = found()
     model.source_weights = WEIGHTS
-    table = type("Table", (), {"vocabulary": model.vocabulary})
-    assert Recommender(model, table).model.source_weights == WEIGHTS
+    ids = model.recommend([model.vocabulary.ids([4, 2])], k=10).item_ids[0]
+    assert found() == model.vocabulary.rows(ids) != equal
+    assert found(weights=dict.fromkeys(WEIGHTS, 1.0)) == equal
 
 
 def test_errors(model):

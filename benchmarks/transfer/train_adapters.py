@@ -103,7 +103,6 @@ DOMAINS = {
         hidden={"id_dropout": 0.5, "modality_dropout": 0.2},
         fitting={
             "learning_rate": 2e-3,
-            "patience": 5,
             "item_to_item": False,  # counts are data, and the films' may not be published
         },
     ),
@@ -127,7 +126,7 @@ DOMAINS = {
         modalities=("text",),
         versions=WINE_VERSIONS,
         hidden={"id_dropout": 0.5},
-        fitting={"learning_rate": 2e-3, "patience": 5},
+        fitting={"learning_rate": 2e-3},
     ),
 }
 

@@ -320,9 +320,9 @@ def _lay_out(content: Shown, k: int) -> Any:
                         weights = [
                             gradio.Slider(
                                 0,
-                                MAX_WEIGHT,
+                                max(MAX_WEIGHT, own[name]),
                                 own[name],
-                                step=0.1,
+                                step=0.05,
                                 label=f"Weight of {name}",
                                 min_width=140,
                             )

@@ -18,7 +18,8 @@ class StopWithoutProgress(TrainerCallback):
     """Stops training when `metric_for_best_model` has not improved for a number of epochs.
 
     Before that, training goes on with a lower learning rate, until half as many epochs have passed
-    without an improvement. In contrast to `EarlyStoppingCallback`, the patience is in epochs and
+    without an improvement. (The scheduler `reduce_lr_on_plateau` of transformers has no warm-up.)
+    In contrast to `EarlyStoppingCallback`, the patience is in epochs and
     not in evaluations.
 
     Args:
