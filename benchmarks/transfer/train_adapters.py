@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--adapters", nargs="+", choices=list(RECIPES), help="default: its all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, help="default: as shipped")
+    parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     parser.add_argument("--features", type=Path, default=Path("outputs/features"))
     parser.add_argument("--output", type=Path, default=Path("outputs/adapters"))
     arguments = parser.parse_args()
@@ -214,6 +215,8 @@ def main() -> None:
             epochs = RECIPES[name].epochs if arguments.epochs is None else arguments.epochs
             if done < epochs:
                 settings = {**domain.fitting, "epochs": epochs}
+                if arguments.bf16:
+                    settings |= {"bf16": True, "use_cpu": not torch.cuda.is_available()}
                 features = varied() if RECIPES[name].content_only else whole
                 metrics = train(name, split, features, seed, folder, settings)
                 found.write_text(json.dumps(metrics, indent=1) + "\n")

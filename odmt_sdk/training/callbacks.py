@@ -153,6 +153,9 @@ class EpochLines(ProgressCallback):
         best = best_entry(state, found)
         if best is not None:
             parts.append(f"best {best[found]:.4f} (epoch {best.get('epoch', 0.0):g})")
+        lowered = _lowered_rate(kwargs.get("lr_scheduler"))
+        if lowered is not None:
+            parts.append(f"learning rate {lowered:g}")
         self._print(args, state, [*parts, *self._time_left(args, state)])
 
     @override
@@ -200,6 +203,14 @@ def best_entry(state: TrainerState, metric: str) -> dict[str, float] | None:
     """Return the first log entry with the highest value of a metric; None if there is none."""
     entries = [entry for entry in state.log_history if metric in entry]
     return max(entries, key=lambda entry: entry[metric]) if entries else None
+
+
+def _lowered_rate(lr_scheduler: Any) -> float | None:
+    """The learning rate that `StopWithoutProgress` goes on with; None before it lowers the rate."""
+    rates = getattr(lr_scheduler, "base_lrs", None)
+    if not rates or rates[0] >= lr_scheduler.optimizer.param_groups[0]["initial_lr"]:
+        return None
+    return float(rates[0])
 
 
 def _duration(seconds: float) -> str:

@@ -323,6 +323,14 @@ def test_training_finishes_with_a_quarter_of_the_learning_rate(tmp_path, first):
     assert learning_rates(resumed) == learning_rates(whole)
 
 
+def test_lines_of_epochs_name_the_lowered_learning_rate(tmp_path, capsys):
+    settings = {"batch_size": 8, "learning_rate": 4e-12, "warmup_steps": 0, "patience": 2}
+    fit(toy_model(), toy_split(), tmp_path, epochs=50, k=(5,), metric="ndcg@5", **settings)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    named = ["learning rate 1e-12" in line for line in lines]
+    assert named == [False, False, True, True]  # it is lowered after the third epoch
+
+
 def test_schedules_that_fall_are_left_alone(tmp_path):
     settings = {"batch_size": 8, "learning_rate": 1e-12, "warmup_steps": 0, "patience": 2, **QUIET}
     settings["lr_scheduler_type"] = "linear"
