@@ -19,7 +19,7 @@ from odmt_sdk.data.sequences import SequenceDataset, check_same_rows
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.metrics import checked_cuts, ranking_metrics
 from odmt_sdk.evaluation.ranks import ranks_among
-from odmt_sdk.item_neighbours import MAX_NEIGHBOURS, ItemNeighbours
+from odmt_sdk.item_neighbours import LATEST_ITEMS, MAX_NEIGHBOURS, ItemNeighbours
 from odmt_sdk.outputs import Recommendations
 from odmt_sdk.scoring import mask_rows_
 from odmt_sdk.vocabulary import ItemVocabulary
@@ -178,25 +178,28 @@ class ItemToItem(CountingBaseline):
     """Item-to-item baseline: recommends items that occur near the history's items in training.
 
     Each pair of items in a training sequence adds 1 / distance to the weight from the earlier to
-    the later item, and `backward` / distance to the weight in the other direction. Weights are
-    divided by the square root of the product of both items' counts. The score of an item is the sum
-    of its weights from the items of the history, and the n-th latest of these is multiplied by
-    `decay ** (n - 1)`.
+    the later item, and `backward` / distance to the weight in the other direction. A weight is
+    divided by the square root of the count of the item it starts from, and by the count of the item
+    it leads to, raised to `penalty`. The score of an item is the sum of its weights from the latest
+    20 items of the history, and that of the n-th latest is multiplied by `decay ** (n - 1)`.
 
     Args:
         split: from `leave_one_out` or `time_split`; whole training sequences are used.
         backward: weight of pairs in backward direction.
         decay: factor by which the weight of a history item falls with each later item.
+        penalty: how much popular items are held back. 0 = not at all; 0.5 makes the weights
+            cosines, which rank worse on all six data sets that were tried.
         max_distance: maximum distance of a pair; None = no limit. It bounds the time for long
             sequences, which is proportional to the number of pairs.
 
     Raises:
-        ValueError: if `max_distance` is below 1, or `backward` or `decay` is negative or NaN.
+        ValueError: if `max_distance` is below 1, or `backward`, `decay` or `penalty` is negative or
+            NaN.
         TypeError: if `max_distance` is not an integer.
 
     Examples:
         >>> ItemToItem(split).evaluate(split.test, k=(10,))             # doctest: +SKIP
-        {'hit_rate@10': 0.1162, ...}
+        {'hit_rate@10': 0.1318, ...}
     """
 
     def __init__(
@@ -205,23 +208,22 @@ class ItemToItem(CountingBaseline):
         *,
         backward: float = 0.5,
         decay: float = 0.7,
+        penalty: float = 0.3,
         max_distance: int | None = None,
     ) -> None:
         super().__init__(split.vocabulary)
         if max_distance is not None:
             max_distance = whole_number("max_distance", max_distance, instead=", or None for all")
-        for name, value in (("backward", backward), ("decay", decay)):
+        for name, value in (("backward", backward), ("decay", decay), ("penalty", penalty)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value} must be a number of at least 0")
         self.decay = decay
         size = len(split.vocabulary) + 1
         pairs, sums = _pair_sums(split.train, size, max_distance)
         earlier, later = pairs // size, pairs % size
-        weights = np.concatenate((sums, backward * sums))
         counts = split.item_counts.double().numpy()
-        root = np.sqrt(counts[earlier] * counts[later])
-        weights = weights / np.concatenate((root, root))
         given, scored = np.r_[earlier, later], np.r_[later, earlier]
+        weights = np.r_[sums, backward * sums] / (counts[given] ** 0.5 * counts[scored] ** penalty)
         order = np.argsort(given, kind="stable")
         self._scored, self._weights = scored[order], weights[order]
         self._starts = np.searchsorted(given[order], np.arange(size + 1))  # per given item
@@ -255,11 +257,11 @@ class ItemToItem(CountingBaseline):
         )
 
     def scores(self, histories: torch.Tensor) -> torch.Tensor:
-        """Score items by the items of the history; see `CountingBaseline.scores`."""
+        """Score items by the latest items of the history; see `CountingBaseline.scores`."""
         items = histories.numpy()
         real = items != 0
         ago = real[:, ::-1].cumsum(1)[:, ::-1] - 1  # (B, M)
-        query, slot = real.nonzero()
+        query, slot = (real & (ago < LATEST_ITEMS)).nonzero()
         given, shares = items[query, slot], self.decay ** ago[query, slot]
         sizes = (self._starts[1:] - self._starts[:-1])[given]
         size = len(self._starts) - 1

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-LATEST_ITEMS = (
-    20  # items of a history that are read; the weight of earlier ones is below 0.7 ** 20 = 0.0008
-)
+LATEST_ITEMS = 20  # items of a history that are read
 MAX_NEIGHBOURS = 1000
 
 

@@ -1,6 +1,6 @@
 """Chooses the weights of a trained model's sources on validation.
 
-Letters: Q queries, S sources, D hidden size, N items.
+Letters: Q queries.
 """
 
 import math
@@ -8,13 +8,9 @@ from collections.abc import Mapping
 
 import torch
 
-from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.metrics import METRICS
-from odmt_sdk.evaluation.ranks import target_ranks
-from odmt_sdk.item_to_item import check_same_items, encoded_queries, metric_and_cut
-from odmt_sdk.modes import evaluating
-from odmt_sdk.scoring import fused_vectors, weighted_query_vectors
+from odmt_sdk.item_to_item import EncodedQueries, check_same_items, metric_and_cut
 from odmt_sdk.wrapper import ODMTWrapper
 
 # Weights to try for each source, where the others have 1 or what was chosen for them before.
@@ -63,7 +59,9 @@ def choose_source_weights(
         return model.source_weights
     of_rank = [METRICS[name](torch.tensor([rank]), cut) for rank in range(1, cut + 1)]
     gain_of_rank = torch.tensor([*of_rank, 0.0])  # of ranks 1..cut, and of all others
-    queries = _Queries(model, split.validation, exclude_seen, batch_size)
+    queries = EncodedQueries(
+        model, split.validation, exclude_seen=exclude_seen, batch_size=batch_size
+    )
 
     def gains(weights: Mapping[str, float]) -> torch.Tensor:
         return gain_of_rank[queries.ranks(weights).clamp(max=cut + 1) - 1]  # (Q,)
@@ -85,34 +83,3 @@ def choose_source_weights(
 def _standard_error(values: torch.Tensor) -> float:
     """The standard error of the mean of values (Q,), Q > 1."""
     return float(values.std()) / math.sqrt(len(values))
-
-
-class _Queries:
-    """Encoded validation queries, to be ranked with several weights of sources."""
-
-    @torch.no_grad()
-    def __init__(
-        self, model: ODMTWrapper, dataset: RankingDataset, exclude_seen: bool, batch_size: int
-    ) -> None:
-        self._sources = model.sources
-        with evaluating(model):
-            self._items = fused_vectors(model.encode_catalogue(), model.sources)  # (N + 1, S * D)
-            # source -> states (B, D), targets (B,) and rows to exclude (B, M), for each batch
-            self._batches = [
-                (encoded, batch["target_ids"], batch["seen_ids"] if exclude_seen else None)
-                for encoded, batch in encoded_queries(model, dataset, batch_size)
-            ]
-
-    def ranks(self, weights: Mapping[str, float]) -> torch.Tensor:
-        """Rank the targets (Q,) by the weighted mean of the sources' scores."""
-        return torch.cat(
-            [
-                target_ranks(
-                    weighted_query_vectors(encoded, self._sources, weights),
-                    self._items,
-                    targets,
-                    excluded=excluded,
-                ).cpu()
-                for encoded, targets, excluded in self._batches
-            ]
-        )

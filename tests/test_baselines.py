@@ -19,7 +19,7 @@ def split_of(histories, **settings):
     return leave_one_out(Interactions.from_sequences(histories), **settings)
 
 
-def slow_scores(split, training, history, backward=0.5, decay=0.7, max_distance=None):
+def slow_scores(split, training, history, backward=0.5, decay=0.7, penalty=0.3, max_distance=None):
     """Compute scores pair by pair; training and history are item ids."""
     counts = {item: sum(list(h).count(item) for h in training) for item in split.vocabulary}
     weights = dict.fromkeys(((a, b) for a in counts for b in counts), 0.0)
@@ -27,20 +27,20 @@ def slow_scores(split, training, history, backward=0.5, decay=0.7, max_distance=
         for i, a in enumerate(sequence):
             for j, b in enumerate(sequence[i + 1 :], i + 1):
                 if max_distance is None or j - i <= max_distance:
-                    root = (counts[a] * counts[b]) ** 0.5
-                    weights[a, b] += 1 / (j - i) / root
-                    weights[b, a] += backward / (j - i) / root
+                    weights[a, b] += 1 / (j - i) / counts[a] ** 0.5 / counts[b] ** penalty
+                    weights[b, a] += backward / (j - i) / counts[b] ** 0.5 / counts[a] ** penalty
     return [
-        sum(decay**ago * weights[a, b] for ago, a in enumerate(reversed(history)))
+        sum(decay**ago * weights[a, b] for ago, a in enumerate(reversed(history[-20:])))
         for b in split.vocabulary
     ]
 
 
-@given(HISTORIES, st.integers(1, 3), st.sampled_from([None, 1, 3]))
-def test_item_to_item_equals_its_slow_twin(histories, length, max_distance):
+@given(HISTORIES, st.integers(1, 3), st.sampled_from([None, 1, 3]), st.sampled_from([0.3, 0, 0.5]))
+def test_item_to_item_equals_its_slow_twin(histories, length, max_distance, penalty):
     split = split_of(histories, max_seq_length=length)
     training = [h[:-2] if len(h) >= 3 else h for h in histories]
-    baseline = ItemToItem(split, max_distance=max_distance)
+    settings = {"max_distance": max_distance, "penalty": penalty}
+    baseline = ItemToItem(split, **settings)
     seen = [history[:-1] for history in histories if len(history) >= 3]
     rows = [split.vocabulary.rows(history) for history in seen]
     longest = max(map(len, rows))
@@ -50,7 +50,7 @@ def test_item_to_item_equals_its_slow_twin(histories, length, max_distance):
         ]
         found = baseline.scores(torch.tensor(padded))
         for history, scores in zip(seen, found, strict=True):
-            expected = slow_scores(split, training, history, max_distance=max_distance)
+            expected = slow_scores(split, training, history, **settings)
             assert scores[1:].tolist() == pytest.approx(expected)
 
 
@@ -67,12 +67,20 @@ def test_by_hand():
     near = ItemToItem(split)
     a, b, c = split.vocabulary.rows(list("abc"))
     scores = near.scores(torch.tensor([[b]]))[0]
-    assert float(scores[c]) == pytest.approx(2 / (2 * 2) ** 0.5)
-    assert float(scores[a]) == pytest.approx(0.5 / (1 * 2) ** 0.5)
+    assert float(scores[c]) == pytest.approx(2 / (2**0.5 * 2**0.3))
+    assert float(scores[a]) == pytest.approx(0.5 / (2**0.5 * 1**0.3))
     assert near.recommend([["b"]], k=2).item_ids == [["c", "a"]]
     assert near.recommend([["b"]], k=1, exclude_seen=False).item_ids == [["c"]]
     popular = Popularity(split)
     assert popular.recommend([["a"], ["b"]], k=5).item_ids == [list("bcxy"), list("caxy")]
+
+
+def test_the_latest_twenty_items_of_a_history_are_read():
+    split = split_of([list("abcdefxy")] * 3)
+    long = [*"ab", *"c" * 20]
+    found = ItemToItem(split, decay=1.0).scores(torch.tensor([split.vocabulary.rows(long)]))[0]
+    expected = slow_scores(split, [list("abcdef")] * 3, long, decay=1.0)
+    assert found[1:].tolist() == pytest.approx(expected)
 
 
 def test_popularity_ranks_by_the_counts_of_the_split():
@@ -148,7 +156,9 @@ def test_what_a_baseline_cannot_evaluate(make):
         baseline.recommend([["a"]], k=2.5)
 
 
-@pytest.mark.parametrize("setting", [{"decay": float("nan")}, {"backward": -0.5}])
+@pytest.mark.parametrize(
+    "setting", [{"decay": float("nan")}, {"backward": -0.5}, {"penalty": -1.0}]
+)
 def test_weights_that_are_none(setting):
     with pytest.raises(ValueError, match="must be a number of at least 0"):
         ItemToItem(split_of([list("abcd")]), **setting)

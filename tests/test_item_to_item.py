@@ -176,6 +176,24 @@ def test_the_weight_is_best_on_validation(split):
     assert model.item_to_item_weight == 0.0
 
 
+@pytest.mark.parametrize(("between", "decay"), [(0, 0.7), (3, 0.9)])
+def test_how_much_of_a_history_counts_is_chosen_on_validation(between, decay):
+    """Item b follows from item a of the same number, with other items between them."""
+    drawn = np.random.default_rng(0)
+    histories = []
+    for user in range(400):
+        n, *others = drawn.integers(0, 8, 4)
+        other = [f"other-{m}" for m in others]
+        history = [f"a-{n}", *other[:between], f"b-{n}"]
+        # half of the users show the pair in training, the others have b as validation target
+        histories.append([*other[between:], *history, *other[: 2 if user % 2 else 1]])
+    split = leave_one_out(Interactions.from_sequences(histories))
+    ids = list(split.vocabulary)
+    model = ODMTWrapper(MyModel(), toy_features(len(ids), item_ids=ids))
+    assert add_item_to_item(model, split, metric="ndcg@2") > 0
+    assert model.item_to_item.decay == decay
+
+
 def test_errors(model, split):
     for weight in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=rf"weight={weight} must be at least 0 and finite"):

@@ -58,7 +58,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(), help="where the data sets are")
     parser.add_argument("--train", nargs="*", default=[], help="data sets to train on and test on")
     parser.add_argument("--test", nargs="*", default=[], help="data sets to test on alone")
-    parser.add_argument("--adapters", nargs="*", default=[], help="others: NAME=DATA,... seen")
+    parser.add_argument(
+        "--adapters",
+        nargs="*",
+        default=[],
+        help="others: NAME=DATA,... seen; NAME+NAME for the seeds of one adapter",
+    )
     parser.add_argument("--text-encoder", default=ENCODERS["text"], help="folder or Hub name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=300, help="training steps of an adapter")
@@ -69,18 +74,20 @@ def main() -> None:
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     data = {name: load(name, arguments) for name in (*arguments.train, *arguments.test)}
-    adapters = []  # name or folder, what it was trained on, seed
+    adapters = []  # label, name or folder, what it was trained on, seed
     for seed, size in itertools.product(arguments.seeds, range(1, len(arguments.train) + 1)):
         for names in itertools.combinations(arguments.train, size):
             if size < len(arguments.train) or arguments.test:
-                adapters.append((str(trained(names, data, seed, arguments)), names, seed))
+                folder = str(trained(names, data, seed, arguments))
+                adapters.append((" + ".join(names), folder, names, seed))
     for given in arguments.adapters:
-        name, _, seen = given.partition("=")
-        adapters.append((name, tuple(seen.split(",")), 0))
+        seeds, _, seen = given.rpartition("=")
+        label = Path(seeds.split("+")[0]).name
+        for seed, adapter in enumerate(seeds.split("+")):
+            adapters.append((label, adapter, tuple(seen.split(",")), seed))
     rows = []
-    for (adapter, names, seed), target in itertools.product(adapters, data):
+    for (label, adapter, names, seed), target in itertools.product(adapters, data):
         if domains([target]).isdisjoint(domains(names)):
-            label = adapter if adapter.startswith("shipped:") else " + ".join(names)
             path = arguments.output / "ranks" / f"{target}-{label.replace(' ', '')}-{seed}.json"
             found = ranked(path, adapter, *data[target])
             users = len(data[target][0].validation)
