@@ -15,7 +15,8 @@ from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.metrics import ranking_metrics
 from odmt_sdk.evaluation.ranks import target_ranks
-from odmt_sdk.item_neighbours import ItemNeighbours
+from odmt_sdk.item_neighbours import MAX_NEIGHBOURS, ItemNeighbours
+from odmt_sdk.item_regression import regression_weights
 from odmt_sdk.modes import evaluating
 from odmt_sdk.scoring import fused_vectors, score_deviation, weighted_query_vectors
 from odmt_sdk.wrapper import ODMTWrapper
@@ -38,6 +39,9 @@ def add_item_to_item(
 ) -> float:
     """Count which items follow each other in training, and add the counts to a model's scores.
 
+    Catalogues of up to 10,000 items also get weights of a linear regression (EASE): which items of
+    a user predict which others. Both have the same weight in total.
+
     Nine weights of the counts are tried, including 0, and the one with the best validation metric
     is kept. Weights around it are tried once more with counts that read more of a history: each
     item counts 0.9 times as much as the next one, instead of 0.7 times. `fit` calls this function
@@ -46,7 +50,7 @@ def add_item_to_item(
     Args:
         model: a trained model; its `item_to_item` is replaced, or set to None if weight 0 is best.
         split: from `leave_one_out` or `time_split`, with the vocabulary of the model.
-        neighbours: number of neighbours to keep per item.
+        neighbours: number of neighbours to keep per item, 1..1000.
         metric: validation metric that selects the weight, such as "ndcg@10".
         exclude_seen: whether to exclude items the user has already seen, except the target.
         batch_size: histories scored at once.
@@ -64,7 +68,7 @@ def add_item_to_item(
     """
     check_same_items(model, split)
     _, cut = metric_and_cut(metric)
-    counted = ItemToItem(split, max_distance=MAX_DISTANCE).neighbours(neighbours)
+    counted = _neighbours(split, neighbours)
     queries = EncodedQueries(
         model, split.validation, exclude_seen=exclude_seen, batch_size=batch_size
     )
@@ -86,6 +90,24 @@ def add_item_to_item(
     _, _, best = max(tried, key=operator.itemgetter(0))
     model.item_to_item = best if best.weight else None
     return model.item_to_item_weight
+
+
+def _neighbours(split: Split, k: int) -> ItemNeighbours:
+    """The k best neighbours by counts of pairs and, unless the catalogue is large, by regression.
+
+    Both have the same weight in total.
+    """
+    counted = ItemToItem(split, max_distance=MAX_DISTANCE)
+    near = counted.neighbours(k)
+    regressed = regression_weights(split)
+    if regressed is None or not bool(regressed.any()) or not bool(near.weights.any()):
+        return near
+    near = counted.neighbours(MAX_NEIGHBOURS)
+    regressed *= near.weights.sum() / regressed.sum()
+    regressed.scatter_add_(1, near.rows.long(), near.weights)
+    regressed[:, 0] = 0.0
+    weights, rows = regressed.topk(min(k, len(regressed) - 1), dim=1)
+    return ItemNeighbours(rows.int(), weights.contiguous(), decay=near.decay)
 
 
 def metric_and_cut(metric: str) -> tuple[str, int]:

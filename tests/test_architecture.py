@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"item_to_item"}),
     frozenset({"training", "wrapper"}),
     frozenset({"hub"}),
-    frozenset({"baselines", "saving"}),
+    frozenset({"baselines", "item_regression", "saving"}),
     frozenset({"evaluation", "figures"}),
     frozenset({"indexes", "items", "retrieval"}),
     frozenset({"features", "toy_shop"}),

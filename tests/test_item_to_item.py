@@ -27,6 +27,7 @@ from odmt_sdk.baselines import ItemToItem
 from odmt_sdk.batch import TableRecommender
 from odmt_sdk.evaluation import rank_targets
 from odmt_sdk.figures.score_contributions import contributions
+from odmt_sdk.item_regression import regression_weights
 from odmt_sdk.item_to_item import SHARES
 from odmt_sdk.retrieval import ItemNeighbours
 from odmt_sdk.retrieval.popularity_prior import drawn_histories, like_length
@@ -81,6 +82,39 @@ def test_the_best_neighbours_are_kept_and_the_latest_items_read():
     for k in (0, 1001):
         with pytest.raises(ValueError, match=rf"k={k} must lie in 1..1000"):
             counted.neighbours(k)
+
+
+@given(st.lists(st.lists(st.integers(0, 7), min_size=4, max_size=9), min_size=1, max_size=9))
+def test_regression_equals_one_ridge_regression_per_item(histories):
+    split = leave_one_out(Interactions.from_sequences(histories))
+    size = len(split.vocabulary) + 1
+    has = torch.zeros(len(histories), size, dtype=torch.float64)
+    for user, history in enumerate(histories):
+        has[user, split.vocabulary.rows(history[:-2])] = 1
+    found = regression_weights(split)
+    for item in range(1, size):
+        others = [row for row in range(1, size) if row != item]
+        inputs, target = has[:, others], has[:, item]
+        gram = inputs.T @ inputs + 100.0 * torch.eye(len(others))
+        expected = torch.linalg.solve(gram, inputs.T @ target).clamp(min=0)
+        torch.testing.assert_close(found[others, item].double(), expected, rtol=1e-3, atol=1e-6)
+    assert not found.diagonal().any()
+    assert not found[0].any()
+    assert not found[:, 0].any()
+
+
+@pytest.mark.parametrize("limit", ["MOST_ITEMS", "MOST_PAIRS"])
+def test_large_data_get_counts_alone(split, limit, monkeypatch):
+    model = toy_model()
+    add_item_to_item(model, split)
+    both = model.item_to_item
+    monkeypatch.setattr(f"odmt_sdk.item_regression.{limit}", 1)
+    add_item_to_item(model, split)
+    alone = ItemToItem(split, max_distance=20).neighbours()
+    assert torch.equal(model.item_to_item.rows, alone.rows)
+    assert torch.equal(model.item_to_item.weights, alone.weights)
+    # half of the weights, as a whole, are those of the counts
+    assert float(both.weights.sum()) == pytest.approx(2 * float(alone.weights.sum()), rel=0.05)
 
 
 @given(st.lists(st.integers(0, 40), max_size=9), st.integers(1, 7))

@@ -1,0 +1,51 @@
+"""Item-to-item weights by linear regression: EASE.
+
+Letters: N items, U users.
+"""
+
+import numpy as np
+import torch
+
+from odmt_sdk.data.splits import Split
+
+REGULARIZATION = 100.0
+MOST_ITEMS = 10_000  # a matrix of N * N numbers is inverted: 400 MB, some 10 s on two cores
+MOST_PAIRS = 1_000_000_000  # of items of the same user
+
+
+def regression_weights(split: Split) -> torch.Tensor | None:
+    """Predict whether a user has an item from the other items of that user, linearly.
+
+    In contrast to counts of pairs, an item gets no weight for what other items of the history
+    explain.
+
+    Args:
+        split: from `leave_one_out` or `time_split`; its training part is used.
+
+    Returns:
+        (N + 1, N + 1) weights from an item of the history to the item that is scored, at least 0;
+        None if there are more than 10,000 items or too many pairs.
+
+    Source: Steck 2019, Embarrassingly Shallow Autoencoders for Sparse Data,
+    https://arxiv.org/abs/1905.03375, equation 8. Negative weights are set to 0.
+    """
+    size = len(split.vocabulary) + 1
+    rows, offsets = (np.asarray(array, dtype=np.int64) for array in split.train.sequences())
+    lengths = np.diff(offsets)
+    if size - 1 > MOST_ITEMS or int((lengths**2).sum()) > MOST_PAIRS:
+        return None
+    cells = np.unique(np.repeat(np.arange(len(lengths)), lengths) * size + rows)
+    users, items = cells // size, torch.from_numpy(cells % size)  # of a user in ascending order
+    ends = torch.from_numpy(np.searchsorted(users, users, side="right"))
+    gram = torch.zeros(size, size)  # number of users who have both items
+    first, ones = torch.arange(len(items)), torch.ones(len(items))
+    for distance in range(1, int(lengths.max(initial=0))):
+        first = first[first + distance < ends[first]]
+        pairs = items[first] * size + items[first + distance]
+        gram.view(-1).scatter_add_(0, pairs, ones[: len(pairs)])
+    gram += gram.T.clone()
+    gram.diagonal().add_(torch.bincount(items, minlength=size))
+    gram.diagonal().add_(REGULARIZATION)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    weights = inverse.div_(-inverse.diagonal().clone()).clamp_(min=0)
+    return weights.fill_diagonal_(0)
