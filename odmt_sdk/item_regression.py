@@ -9,7 +9,7 @@ import torch
 from odmt_sdk.data.splits import Split
 
 REGULARIZATION = 100.0
-MOST_ITEMS = 10_000  # a matrix of N * N numbers is inverted: 400 MB, some 10 s on two cores
+MOST_ITEMS = 10_000  # a matrix of N * N numbers is inverted: some GB, half a minute on two cores
 MOST_PAIRS = 1_000_000_000  # of items of the same user
 
 
@@ -46,6 +46,7 @@ def regression_weights(split: Split) -> torch.Tensor | None:
     gram += gram.T.clone()
     gram.diagonal().add_(torch.bincount(items, minlength=size))
     gram.diagonal().add_(REGULARIZATION)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    weights = inverse.div_(-inverse.diagonal().clone()).clamp_(min=0)
+    # in float64: in large data, the numbers of users of two items differ a thousandfold and more
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram.double()))
+    weights = inverse.div_(-inverse.diagonal().clone()).clamp_(min=0).float()
     return weights.fill_diagonal_(0)
