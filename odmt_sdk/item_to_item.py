@@ -107,7 +107,7 @@ def _neighbours(split: Split, k: int) -> ItemNeighbours:
     regressed.scatter_add_(1, near.rows.long(), near.weights)
     regressed[:, 0] = 0.0
     weights, rows = regressed.topk(min(k, len(regressed) - 1), dim=1)
-    return ItemNeighbours(rows.int(), weights.contiguous(), decay=near.decay)
+    return ItemNeighbours(rows.where(weights > 0, 0).int(), weights, decay=near.decay)
 
 
 def metric_and_cut(metric: str) -> tuple[str, int]:
@@ -170,14 +170,18 @@ class EncodedQueries:
         dataset: the queries.
         exclude_seen: whether to exclude items the user has already seen, except the target.
         batch_size: histories encoded and ranked at once.
+
+    Raises:
+        ValueError: if there are no queries.
     """
 
     @torch.no_grad()
     def __init__(
         self, model: ODMTWrapper, dataset: RankingDataset, *, exclude_seen: bool, batch_size: int
     ) -> None:
-        step = -(-len(dataset) // MOST_QUERIES)
-        queries = Subset(dataset, range(0, len(dataset), max(1, step)))
+        if not len(dataset):
+            raise ValueError("validation is empty: there is no user to choose weights on")
+        queries = Subset(dataset, range(0, len(dataset), -(-len(dataset) // MOST_QUERIES)))
         self._sources, self._exclude_seen = model.sources, exclude_seen
         # source -> states (B, D), targets (B,) and rows of the whole history (B, M), of each batch
         self._batches: list[tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]] = []

@@ -1,5 +1,6 @@
 """Item-to-item counts as a further source of a model's scores, from counting to the adapter."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from odmt_sdk import (
     ODMTWrapper,
     SASRec,
     add_item_to_item,
+    choose_source_weights,
     evaluate,
     export_user_encoder,
     fit,
@@ -25,6 +27,7 @@ from odmt_sdk import (
 )
 from odmt_sdk.baselines import ItemToItem
 from odmt_sdk.batch import TableRecommender
+from odmt_sdk.data import RankingDataset
 from odmt_sdk.evaluation import rank_targets
 from odmt_sdk.figures.score_contributions import contributions
 from odmt_sdk.item_regression import regression_weights
@@ -113,6 +116,7 @@ def test_large_data_get_counts_alone(split, limit, monkeypatch):
     alone = ItemToItem(split, max_distance=20).neighbours()
     assert torch.equal(model.item_to_item.rows, alone.rows)
     assert torch.equal(model.item_to_item.weights, alone.weights)
+    assert not both.rows[both.weights == 0].any()
     # half of the weights, as a whole, are those of the counts
     assert float(both.weights.sum()) == pytest.approx(2 * float(alone.weights.sum()), rel=0.05)
 
@@ -240,6 +244,11 @@ def test_errors(model, split):
     for metric in ("text/ndcg@10", "ndcg", "auc@10"):
         with pytest.raises(ValueError, match=rf"metric='{metric}' must be hit_rate, recall"):
             add_item_to_item(model, split, metric=metric)
+    nothing = RankingDataset([], [0], [], [])
+    none = dataclasses.replace(split, validation=nothing)
+    for choose in (add_item_to_item, choose_source_weights):
+        with pytest.raises(ValueError, match="validation is empty: there is no user"):
+            choose(model, none)
     model.item_to_item = None
     model.item_to_item_weight = 0
     with pytest.raises(ValueError, match="item_to_item_weight=1 has no effect"):
