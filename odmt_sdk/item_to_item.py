@@ -75,10 +75,10 @@ def add_item_to_item(
     tried: list[tuple[float, int, ItemNeighbours]] = []  # metric, place in `SHARES`, counts
 
     def try_shares(decay: float, places: Sequence[int]) -> None:
-        near = ItemNeighbours(counted.rows, counted.weights, decay=decay)
-        full = queries.full_weight(model.source_weights, near)
+        rows, weights = counted.rows, counted.weights
+        full = queries.full_weight(model.source_weights, ItemNeighbours(rows, weights, decay=decay))
         for place in places:
-            near = ItemNeighbours(near.rows, near.weights, decay=decay, weight=SHARES[place] * full)
+            near = ItemNeighbours(rows, weights, decay=decay, weight=SHARES[place] * full)
             ranks = queries.ranks(model.source_weights, near)
             tried.append((ranking_metrics(ranks, (cut,))[metric], place, near))
 
@@ -100,7 +100,7 @@ def _neighbours(split: Split, k: int) -> ItemNeighbours:
     counted = ItemToItem(split, max_distance=MAX_DISTANCE)
     near = counted.neighbours(k)
     regressed = regression_weights(split)
-    if regressed is None or not bool(regressed.any()) or not bool(near.weights.any()):
+    if regressed is None or not bool(regressed.any()):
         return near
     near = counted.neighbours(MAX_NEIGHBOURS)
     regressed *= near.weights.sum() / regressed.sum()

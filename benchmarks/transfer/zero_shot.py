@@ -62,7 +62,7 @@ def main() -> None:
         "--adapters",
         nargs="*",
         default=[],
-        help="others: NAME=DATA,... seen; NAME+NAME for the seeds of one adapter",
+        help="others: NAME=DATA,... seen; NAME,NAME for the seeds of one adapter",
     )
     parser.add_argument("--text-encoder", default=ENCODERS["text"], help="folder or Hub name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -81,10 +81,9 @@ def main() -> None:
                 folder = str(trained(names, data, seed, arguments))
                 adapters.append((" + ".join(names), folder, names, seed))
     for given in arguments.adapters:
-        seeds, _, seen = given.rpartition("=")
-        label = Path(seeds.split("+")[0]).name
-        for seed, adapter in enumerate(seeds.split("+")):
-            adapters.append((label, adapter, tuple(seen.split(",")), seed))
+        seeds, _, seen = (part.split(",") for part in given.rpartition("="))
+        for seed, adapter in enumerate(seeds):
+            adapters.append((Path(seeds[0]).name, adapter, tuple(seen), seed))
     rows = []
     for (label, adapter, names, seed), target in itertools.product(adapters, data):
         if domains([target]).isdisjoint(domains(names)):
