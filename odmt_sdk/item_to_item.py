@@ -15,8 +15,8 @@ from odmt_sdk.data.sequences import RankingDataset
 from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.metrics import ranking_metrics
 from odmt_sdk.evaluation.ranks import target_ranks
-from odmt_sdk.item_neighbours import MAX_NEIGHBOURS, ItemNeighbours
-from odmt_sdk.item_regression import regression_weights
+from odmt_sdk.item_neighbours import ItemNeighbours
+from odmt_sdk.item_regression import can_regress
 from odmt_sdk.modes import evaluating
 from odmt_sdk.scoring import fused_vectors, score_deviation, weighted_query_vectors
 from odmt_sdk.wrapper import ODMTWrapper
@@ -32,6 +32,7 @@ def add_item_to_item(
     model: ODMTWrapper,
     split: Split,
     *,
+    counts: ItemToItem | None = None,
     neighbours: int = 50,
     metric: str = "ndcg@10",
     exclude_seen: bool = True,
@@ -50,6 +51,9 @@ def add_item_to_item(
     Args:
         model: a trained model; its `item_to_item` is replaced, or set to None if weight 0 is best.
         split: from `leave_one_out` or `time_split`, with the vocabulary of the model.
+        counts: the counts to add; both decays are tried, whatever their own is. None =
+            `ItemToItem(split, max_distance=20, regression=True)`, without the regression where the
+            data are too large for it.
         neighbours: number of neighbours to keep per item, 1..1000.
         metric: validation metric that selects the weight, such as "ndcg@10".
         exclude_seen: whether to exclude items the user has already seen, except the target.
@@ -59,8 +63,8 @@ def add_item_to_item(
         The weight, which is `model.item_to_item_weight` from now on.
 
     Raises:
-        ValueError: if the vocabularies of split and model differ, `neighbours` is not in 1..1000,
-            the metric is unknown, or validation is empty.
+        ValueError: if split, counts and model have different vocabularies, `neighbours` is not in
+            1..1000, the metric is unknown, or validation is empty.
 
     Examples:
         >>> model.item_to_item_weight, add_item_to_item(model, split)       # doctest: +SKIP
@@ -68,7 +72,14 @@ def add_item_to_item(
     """
     check_same_items(model, split)
     _, cut = metric_and_cut(metric)
-    counted = _neighbours(split, neighbours)
+    if counts is None:
+        counts = item_to_item_counts(split)
+    elif counts.vocabulary != model.vocabulary:
+        raise ValueError(
+            f"counts are of {len(counts.vocabulary)} items, other than the {model.num_items} items "
+            "of the model, or in another order: count the same split"
+        )
+    counted = counts.neighbours(neighbours)
     queries = EncodedQueries(
         model, split.validation, exclude_seen=exclude_seen, batch_size=batch_size
     )
@@ -92,22 +103,16 @@ def add_item_to_item(
     return model.item_to_item_weight
 
 
-def _neighbours(split: Split, k: int) -> ItemNeighbours:
-    """The k best neighbours by counts of pairs and, unless the catalogue is large, by regression.
+def item_to_item_counts(split: Split) -> ItemToItem:
+    """Count pairs as `fit` does, with a regression unless the data are too large for it.
 
-    Both have the same weight in total.
+    Args:
+        split: from `leave_one_out` or `time_split`; its training part is counted.
+
+    Returns:
+        The counts.
     """
-    counted = ItemToItem(split, max_distance=MAX_DISTANCE)
-    near = counted.neighbours(k)
-    regressed = regression_weights(split)
-    if regressed is None or not bool(regressed.any()):
-        return near
-    near = counted.neighbours(MAX_NEIGHBOURS)
-    regressed *= near.weights.sum() / regressed.sum()
-    regressed.scatter_add_(1, near.rows.long(), near.weights)
-    regressed[:, 0] = 0.0
-    weights, rows = regressed.topk(min(k, len(regressed) - 1), dim=1)
-    return ItemNeighbours(rows.where(weights > 0, 0).int(), weights, decay=near.decay)
+    return ItemToItem(split, max_distance=MAX_DISTANCE, regression=can_regress(split))
 
 
 def metric_and_cut(metric: str) -> tuple[str, int]:

@@ -13,7 +13,12 @@ from odmt_sdk.data.splits import Split
 from odmt_sdk.evaluation.evaluate import evaluate
 from odmt_sdk.evaluation.metrics import checked_cuts
 from odmt_sdk.evaluation.table import metrics_table
-from odmt_sdk.item_to_item import MAX_DISTANCE, add_item_to_item, check_same_items
+from odmt_sdk.item_to_item import (
+    MAX_DISTANCE,
+    add_item_to_item,
+    check_same_items,
+    item_to_item_counts,
+)
 from odmt_sdk.paths import user_path
 from odmt_sdk.saving.folder import check_target
 from odmt_sdk.saving.item_ids import check_item_ids
@@ -38,8 +43,9 @@ class FitResult:
         history: the log of the trainer, with one training and one validation entry per epoch.
         best_epoch: number of epochs trained when the best validation result was measured; the
             model has the weights of that point.
-        comparison: validation metrics by name: "this model", and "popularity" and "item-to-item
-            counts" (`odmt_sdk.baselines`), which are left out where they would take long.
+        comparison: validation metrics by name: "this model", "popularity", and the "item-to-item
+            counts" that `item_to_item=True` adds, alone. The last two are left out where they would
+            take long.
     """
 
     validation: dict[str, float]
@@ -204,8 +210,14 @@ def fit(
     validation = _without_prefix(best, "eval_")
     ranking: dict[str, Any] = {"exclude_seen": exclude_seen, "batch_size": training.eval_batch_size}
     chosen_by = metric.rpartition("/")[2]
+    shown = trainer.is_world_process_zero() and training.log_level not in ("error", "critical")
+    if shown and (weigh_sources or item_to_item):
+        print("choosing the weights of sources and counts on validation", flush=True)
     weighed = weigh_sources and choose_source_weights(model, split, metric=chosen_by, **ranking)
-    counted = item_to_item and add_item_to_item(model, split, metric=chosen_by, **ranking)
+    counts = item_to_item_counts(split) if item_to_item else None
+    counted = item_to_item and add_item_to_item(
+        model, split, counts=counts, metric=chosen_by, **ranking
+    )
     if counted or (weighed and len(set(weighed.values())) > 1):
         shared: dict[str, Any] = {"per_source": False, "progress": False, "distributed": True}
         validation |= evaluate(model, split.validation, k=k, **shared, **ranking)
@@ -225,8 +237,8 @@ def fit(
     trainer.save_model()
     comparison = {}
     if compare and trainer.is_world_process_zero():
-        comparison = _compared(validation, split, k, exclude_seen)
-        if training.log_level not in ("error", "critical"):
+        comparison = _compared(validation, split, counts, k, exclude_seen)
+        if shown:
             cut = metric.rpartition("@")[2]  # cut-off of the metric that selected the epoch
             table = metrics_table(comparison, metrics=[f"hit_rate@{cut}", f"ndcg@{cut}"])
             print(f"validation of epoch {best['epoch']:g}:\n{table}", flush=True)
@@ -240,7 +252,11 @@ def fit(
 
 
 def _compared(
-    validation: dict[str, float], split: Split, k: tuple[int, ...], exclude_seen: bool
+    validation: dict[str, float],
+    split: Split,
+    counts: ItemToItem | None,
+    k: tuple[int, ...],
+    exclude_seen: bool,
 ) -> dict[str, dict[str, float]]:
     """Validation metrics of the model and of the baselines of counts, where these are quick."""
     found = {"this model": validation}
@@ -251,7 +267,7 @@ def _compared(
     ):
         for name, baseline in (
             ("popularity", Popularity(split)),
-            ("item-to-item counts", ItemToItem(split, max_distance=MAX_DISTANCE)),
+            ("item-to-item counts", counts or item_to_item_counts(split)),
         ):
             found[name] = baseline.evaluate(split.validation, k=k, exclude_seen=exclude_seen)
     return found

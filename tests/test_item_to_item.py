@@ -119,6 +119,29 @@ def test_large_data_get_counts_alone(split, limit, monkeypatch):
     assert not both.rows[both.weights == 0].any()
     # half of the weights, as a whole, are those of the counts
     assert float(both.weights.sum()) == pytest.approx(2 * float(alone.weights.sum()), rel=0.05)
+    with pytest.raises(ValueError, match="a regression of 12 items takes too long: there can be"):
+        ItemToItem(split, regression=True)
+
+
+@given(st.lists(st.lists(st.integers(0, 7), min_size=4, max_size=9), min_size=1, max_size=9))
+def test_regression_and_counts_are_added(histories):
+    split = leave_one_out(Interactions.from_sequences(histories))
+    every = torch.arange(1, len(split.vocabulary) + 1)[:, None]
+    counts, both = (ItemToItem(split, regression=on).scores(every) for on in (False, True))
+    regression = regression_weights(split)[1:].double()
+    if regression.any():
+        regression *= counts.sum() / regression.sum()
+    torch.testing.assert_close(both, counts + regression, rtol=1e-5, atol=1e-9)
+
+
+def test_own_counts_are_added(split):
+    model = toy_model()
+    own = ItemToItem(split, backward=0.0)
+    assert add_item_to_item(model, split, counts=own) > 0
+    assert torch.equal(model.item_to_item.rows, own.neighbours().rows)
+    other = ItemToItem(leave_one_out(Interactions.from_sequences([list("abcd")])))
+    with pytest.raises(ValueError, match="counts are of 4 items, other than the 12 items of the"):
+        add_item_to_item(model, split, counts=other)
 
 
 @given(st.lists(st.integers(0, 40), max_size=9), st.integers(1, 7))

@@ -32,8 +32,9 @@ from accuracy.methods import (
 )
 from accuracy.significance import group_metrics, list_figures
 from odmt_sdk import ODMTConfig, ODMTWrapper, SequenceCollator, fit
-from odmt_sdk.baselines import ItemToItem, Popularity
+from odmt_sdk.baselines import CountingBaseline, ItemToItem, Popularity
 from odmt_sdk.evaluation import rank_targets
+from odmt_sdk.item_to_item import item_to_item_counts
 from odmt_sdk.retrieval import fused_vectors, top_k_rows
 
 CHOSEN_BY = "ndcg@10"
@@ -190,7 +191,11 @@ def counts_of(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
     """
     split = study.load(folder).split
     groups = target_groups(split.test.targets, split.item_counts)
-    baselines = {"popularity": Popularity(split), "item-to-item": ItemToItem(split)}
+    baselines: dict[str, CountingBaseline] = {
+        "popularity": Popularity(split),
+        "item-to-item": ItemToItem(split),
+        "item-to-item, as fit adds it": item_to_item_counts(split),
+    }
     return {
         name: group_metrics(baseline.rank_targets(split.test), groups)
         for name, baseline in baselines.items()

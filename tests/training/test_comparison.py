@@ -14,7 +14,9 @@ def test_the_model_is_compared_with_counts(tmp_path, capsys, monkeypatch):
     expected = {
         "this model": result.validation,
         "popularity": Popularity(split).evaluate(split.validation, k=(1, 5)),
-        "item-to-item counts": ItemToItem(split).evaluate(split.validation, k=(1, 5)),
+        "item-to-item counts": ItemToItem(split, regression=True).evaluate(
+            split.validation, k=(1, 5)
+        ),
     }
     assert result.comparison == expected
     printed = capsys.readouterr().out
@@ -26,3 +28,10 @@ def test_the_model_is_compared_with_counts(tmp_path, capsys, monkeypatch):
     result = fit(toy_model(), split, tmp_path / "two", compare=False, **QUICK)
     assert result.comparison == {}
     assert "| popularity" not in capsys.readouterr().out
+
+
+def test_counts_are_compared_though_they_are_not_added(tmp_path):
+    split = toy_split()
+    result = fit(toy_model(), split, tmp_path, item_to_item=False, log_level="error", **QUICK)
+    expected = ItemToItem(split, regression=True).evaluate(split.validation, k=(1, 5))
+    assert result.comparison["item-to-item counts"] == expected
