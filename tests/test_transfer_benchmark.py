@@ -211,6 +211,13 @@ def test_data_sets_side_by_side_keep_their_sequences(study):
     assert features.gather(row)["text"].tokens.equal(own["text"].tokens)
 
 
+def test_seeds_of_an_adapter_have_one_label(study):
+    assert study.zero_shot.seeds_of("shipped:films,runs/films-1=ml-1m-posters,xwines") == [
+        ("shipped:films", "shipped:films", ("ml-1m-posters", "xwines"), 0),
+        ("shipped:films", "runs/films-1", ("ml-1m-posters", "xwines"), 1),
+    ]
+
+
 def test_the_weight_for_a_data_set_is_chosen_without_it(study):
     weights = {f"{weight:g}": 0.1 for weight in study.zero_shot.WEIGHTS}
     rows = [

@@ -81,9 +81,7 @@ def main() -> None:
                 folder = str(trained(names, data, seed, arguments))
                 adapters.append((" + ".join(names), folder, names, seed))
     for given in arguments.adapters:
-        seeds, _, seen = (part.split(",") for part in given.rpartition("="))
-        for seed, adapter in enumerate(seeds):
-            adapters.append((Path(seeds[0]).name, adapter, tuple(seen), seed))
+        adapters += seeds_of(given)
     rows = []
     for (label, adapter, names, seed), target in itertools.product(adapters, data):
         if domains([target]).isdisjoint(domains(names)):
@@ -95,6 +93,13 @@ def main() -> None:
     text = report(rows)
     (arguments.output / "zero_shot.md").write_text(text + "\n")
     print(text)
+
+
+def seeds_of(given: str) -> list[tuple[str, str, tuple[str, ...], int]]:
+    """Read "NAME,NAME=DATA,DATA": label, adapter, data sets it has seen and seed, of each one."""
+    adapters, _, seen = (part.split(",") for part in given.rpartition("="))
+    label = Path(adapters[0]).name
+    return [(label, adapter, tuple(seen), seed) for seed, adapter in enumerate(adapters)]
 
 
 def domains(names: Iterable[str]) -> set[str]:
