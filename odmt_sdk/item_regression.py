@@ -9,7 +9,7 @@ import torch
 
 from odmt_sdk.data.splits import Split
 
-REGULARIZATION = 100.0
+REGULARIZATION = 10.0
 MOST_ITEMS = 10_000  # a matrix of N * N numbers is inverted: 2 GB, 20 s on two cores
 MOST_PAIRS = 1_000_000_000  # of items of the same user
 

@@ -41,7 +41,7 @@ def add_item_to_item(
     """Count which items follow each other in training, and add the counts to a model's scores.
 
     Catalogues of up to 10,000 items also get weights of a linear regression (EASE): which items of
-    a user predict which others. Both have the same weight in total.
+    a user predict which others. In total they weigh twice as much as the counts.
 
     Nine weights of the counts are tried, including 0, and the one with the best validation metric
     is kept. Weights around it are tried once more with counts that read more of a history: each

@@ -326,11 +326,12 @@ def test_the_command_names_what_it_can_run():
     assert "--min-user" in shown.stdout
 
 
-def test_the_page_shows_the_numbers_that_the_picture_draws(accuracy, tmp_path):
-    found = accuracy.picture.results()
+@pytest.mark.parametrize("data", ["instruments", "ml-1m-50"])
+def test_the_page_shows_the_numbers_that_the_picture_draws(accuracy, tmp_path, data):
+    found = accuracy.picture.results(data)
     assert accuracy.picture.table(found) in (BENCHMARKS.parent / "docs" / "accuracy.md").read_text()
     values = [result.values[1] for result in found]
     assert values == sorted(values, reverse=True)
     assert {result.kind for result in found} == {"ours", "counts", "published"}
-    accuracy.picture.main(["--output", str(tmp_path / "new" / "bars.png")])
+    accuracy.picture.main([data, "--output", str(tmp_path / "new" / "bars.png")])
     assert (tmp_path / "new" / "bars.png").stat().st_size > 20_000

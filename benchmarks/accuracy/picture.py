@@ -1,8 +1,9 @@
-"""Ours, counts and published numbers on Amazon Instruments, as a picture and as a table.
+"""Ours, counts and published numbers on one data set, as a picture and as a table.
 
-    python benchmarks/accuracy/run.py picture --output docs/images/instruments.png
+    python benchmarks/accuracy/run.py picture instruments --output docs/images/instruments.png
+    python benchmarks/accuracy/run.py picture ml-1m-50 --output docs/images/ml-1m.png
 
-Our numbers and those of the counts are in `instruments.json`, the published ones in `presets.py`.
+Our numbers and those of the counts are in `measured/`, the published ones in `presets.py`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from accuracy.presets import PUBLISHED
 from odmt_sdk.evaluation import markdown_table
 
+MEASURED = Path(__file__).with_name("measured")
 METRICS = ("hit_rate@10", "ndcg@10")
 COLOURS = {"ours": "tab:blue", "published": "darkgray", "counts": "tab:orange"}
 LABELS = {"ours": "measured here", "published": "published", "counts": "counts, no training"}
@@ -36,12 +38,12 @@ class Result:
     source: str
 
 
-def results() -> list[Result]:
-    """All models, the highest ndcg@10 first."""
-    measured = json.loads(Path(__file__).with_name("instruments.json").read_text())
+def results(data: str) -> list[Result]:
+    """All models on a data set of `presets.py`, the highest ndcg@10 first."""
+    measured = json.loads((MEASURED / f"{data}.json").read_text())
     found = [
         Result(model, "published", (hit, ndcg), source)
-        for model, hit, ndcg, source in PUBLISHED["instruments"]
+        for model, hit, ndcg, source in PUBLISHED[data]
     ]
     for kind in ("ours", "counts"):
         for row in measured[kind]:
@@ -60,11 +62,12 @@ def table(found: Sequence[Result]) -> str:
     return markdown_table(rows)
 
 
-def draw(found: Sequence[Result], path: Path) -> None:
+def draw(found: Sequence[Result], title: str, path: Path) -> None:
     """Draw a bar for every model.
 
     Args:
         found: the results, the best first.
+        title: name of the data set.
         path: of the picture; its ending chooses the format.
     """
     import matplotlib.pyplot as plt
@@ -76,7 +79,7 @@ def draw(found: Sequence[Result], path: Path) -> None:
         colours = [COLOURS[result.kind] for result in found]
         bars = axis.barh([result.model for result in found], values, color=colours)
         axis.bar_label(bars, fmt="%.4f", fontsize=8, padding=2)
-        axis.set_title(f"Amazon Instruments, test {metric}", fontsize=10)
+        axis.set_title(f"{title}, test {metric}", fontsize=10)
         axis.set_xlim(0, max(values) * 1.14)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)
@@ -96,7 +99,11 @@ def draw(found: Sequence[Result], path: Path) -> None:
 def main(words: Sequence[str]) -> None:
     """Draw the picture and print the table."""
     parser = argparse.ArgumentParser("picture", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("docs/images/instruments.png"))
-    found = results()
-    draw(found, parser.parse_args(words).output)
+    known = sorted(path.stem for path in MEASURED.glob("*.json"))
+    parser.add_argument("data", choices=known, help="data set")
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args(words)
+    found = results(given.data)
+    title = json.loads((MEASURED / f"{given.data}.json").read_text())["title"]
+    draw(found, title, given.output)
     print(table(found))

@@ -2,10 +2,10 @@
 
     python benchmarks/accuracy/run.py instruments --data FOLDER --text-encoder DIR
     python benchmarks/accuracy/run.py mixtures --data FOLDER --cells outputs/accuracy
-    python benchmarks/accuracy/run.py picture --output docs/images/instruments.png
+    python benchmarks/accuracy/run.py picture instruments --output docs/images/instruments.png
 
 The first word is a data set of `presets.py`, "compare" for any other folder, "mixtures", or
-"picture" for the measured and published numbers on Instruments.
+"picture" for measured and published numbers.
 """
 
 import sys
