@@ -65,6 +65,7 @@ def add_item_to_item(
     Raises:
         ValueError: if split, counts and model have different vocabularies, `neighbours` is not in
             1..1000, the metric is unknown, or validation is empty.
+        TypeError: if `split` is no `Split`, or `counts` no `ItemToItem`.
 
     Examples:
         >>> model.item_to_item_weight, add_item_to_item(model, split)       # doctest: +SKIP
@@ -74,6 +75,8 @@ def add_item_to_item(
     _, cut = metric_and_cut(metric)
     if counts is None:
         counts = item_to_item_counts(split)
+    elif not isinstance(counts, ItemToItem):
+        raise TypeError(f"counts is a {type(counts).__name__}, but it must be an ItemToItem")
     elif counts.vocabulary != model.vocabulary:
         raise ValueError(
             f"counts are of {len(counts.vocabulary)} items, other than the {model.num_items} items "

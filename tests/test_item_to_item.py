@@ -142,6 +142,8 @@ def test_own_counts_are_added(split):
     other = ItemToItem(leave_one_out(Interactions.from_sequences([list("abcd")])))
     with pytest.raises(ValueError, match="counts are of 4 items, other than the 12 items of the"):
         add_item_to_item(model, split, counts=other)
+    with pytest.raises(TypeError, match="counts is a ItemNeighbours, but it must be an ItemToItem"):
+        add_item_to_item(model, split, counts=own.neighbours())
 
 
 @given(st.lists(st.integers(0, 40), max_size=9), st.integers(1, 7))

@@ -28,11 +28,12 @@ def test_a_log_gets_one_line_an_epoch_and_no_bar(disable_tqdm, tmp_path, capfd):
         warnings.simplefilter("always")
         result = train(tmp_path, disable_tqdm=disable_tqdm)
     out, err = capfd.readouterr()
-    *epochs, test = out.splitlines()
+    *epochs, choosing, test = out.splitlines()
     assert len(epochs) == 3
     for epoch, line in enumerate(epochs, start=1):
         left = r"  at most \d+ s left" if epoch < 3 else ""
         assert re.fullmatch(LINE.format(epoch, left), line), line
+    assert choosing == "choosing the weights of sources and counts on validation"
     assert test == f"test  ndcg@5 {result.test['ndcg@5']:.4f}"
     assert "\r" not in out + err
     assert "it/s" not in err
@@ -63,7 +64,7 @@ def test_nothing_where_nothing_is_wanted(tmp_path, capfd):
     train(tmp_path, log_level="error")
     assert capfd.readouterr().out == ""
     train(tmp_path)  # the log level of the previous run does not apply
-    assert len(capfd.readouterr().out.splitlines()) == 4
+    assert len(capfd.readouterr().out.splitlines()) == 5
 
 
 def test_lines_can_be_taken_away_and_others_put_in_their_place(tmp_path, capfd):
