@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from odmt_sdk.errors import missing_library
+
 
 def is_distributed() -> bool:
     """Whether this process is one of several processes of a distributed run."""
@@ -106,9 +108,8 @@ def join_launched_processes() -> None:
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise ImportError(
-            "sharing work among processes needs Accelerate: pip install odmt-sdk[train]"
-        ) from error
+        purpose = "sharing work among processes needs Accelerate"
+        raise missing_library(purpose, error, "train") from error
     asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes", "on")
     PartialState(cpu=asked or not torch.accelerator.is_available())
     end_group_with_process()

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from odmt_sdk.errors import missing_library
 from odmt_sdk.paths import user_path
 from odmt_sdk.text_files import TextFormat, checked_text, is_compressed, iterate_json_lines
 
@@ -279,9 +280,8 @@ def _from_arrow_stream(table: Table) -> Table:
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise ImportError(
-            f"reading a {type(table).__name__} needs pyarrow: pip install odmt-sdk[tables]"
-        ) from error
+        purpose = f"reading a {type(table).__name__} needs pyarrow"
+        raise missing_library(purpose, error, "tables") from error
     return pa.table(table)
 
 
@@ -323,14 +323,16 @@ def _read_file(
     source: Path | io.BytesIO = path
     if text_format is not None:
         source, text_format = checked_text(path, text_format)
+    failed: list[ImportError] = []
     for reader in (_read_with_pyarrow, _read_with_polars, _read_with_pandas):
         try:
             table = reader(source, path, text_format, columns)
-        except ImportError:
+        except ImportError as error:
+            failed.append(error)
             continue
         _check_columns(_column_names(table), columns, str(path))
         return table
-    raise ImportError(f"reading {path} needs pyarrow: pip install odmt-sdk[tables]")
+    raise missing_library(f"reading {path} needs pyarrow", failed[0], "tables") from failed[0]
 
 
 def _read_json_lines(path: Path, columns: Sequence[str], encoding: str) -> dict[str, list[Any]]:

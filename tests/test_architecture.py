@@ -37,7 +37,6 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "config",
             "deprecation",
-            "errors",
             "item_neighbours",
             "markdown",
             "modes",
@@ -54,7 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"tables"}),
     frozenset({"text_files"}),
-    frozenset({"paths"}),
+    frozenset({"errors", "paths"}),
 )
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
 # Optional, slow or sometimes broken libraries, which are imported in the functions that need them.

@@ -102,14 +102,14 @@ def test_files_are_read_with_whatever_is_installed(tmp_path, monkeypatch, name, 
         }
 
 
-def hide(monkeypatch, libraries):
+def hide(monkeypatch, libraries, error=ModuleNotFoundError):
     """Make `import library` fail in the package, and nowhere else."""
     real = builtins.__import__
 
     def guarded(name, scope=None, *args, **kwargs):
         inside = scope is not None and str(scope.get("__name__", "")).startswith("odmt_sdk")
         if inside and name.partition(".")[0] in libraries:
-            raise ImportError(name)
+            raise error(name)
         return real(name, scope, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", guarded)
@@ -218,6 +218,17 @@ def test_file_errors(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install odmt-sdk\[tables\]"):
         read_columns(path, ["item"])
     with pytest.raises(ImportError, match=r"ArrowStream needs pyarrow: pip install"):
+        read_columns(ArrowStream(pa.table(COLUMNS)), ["item"])
+
+
+def test_a_library_that_cannot_be_imported_is_not_called_missing(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.parquet")
+    hide(monkeypatch, ["polars", "pandas"])
+    hide(monkeypatch, ["pyarrow"], lambda _: ImportError("pyarrow requires NumPy 2.0 or newer"))
+    expected = r"needs pyarrow, which is installed but cannot be imported \(pyarrow requires NumPy"
+    with pytest.raises(ImportError, match=rf"a.parquet {expected}"):
+        read_columns(path, ["item"])
+    with pytest.raises(ImportError, match=rf"ArrowStream {expected}"):
         read_columns(ArrowStream(pa.table(COLUMNS)), ["item"])
 
 

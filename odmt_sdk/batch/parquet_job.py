@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odmt_sdk.batch.table_recommender import ITEMS, TableRecommender
+from odmt_sdk.errors import missing_library
 from odmt_sdk.files.atomic_files import is_partial, write_text, write_whole
 from odmt_sdk.hub.download import HubOptions, locate
 
@@ -171,7 +172,7 @@ def _parquet() -> Any:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install odmt-sdk[tables]") from error
+        raise missing_library("Parquet files need pyarrow", error, "tables") from error
     return pq
 
 

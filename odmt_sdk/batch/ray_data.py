@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odmt_sdk.batch.table_recommender import TableRecommender
+from odmt_sdk.errors import missing_library
 
 
 def recommend_ray(
@@ -58,7 +59,7 @@ def recommend_ray(
     try:
         from ray.data import Dataset
     except ImportError as error:
-        raise ImportError("recommend_ray needs Ray: pip install odmt-sdk[ray]") from error
+        raise missing_library("recommend_ray needs Ray", error, "ray") from error
     if not isinstance(dataset, Dataset):
         raise TypeError(
             f"dataset is a {type(dataset).__name__}; it needs a ray.data.Dataset, for example of "

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from odmt_sdk.errors import missing_library
 from odmt_sdk.features.extractor import TokenExtractor
 from odmt_sdk.features.store.engine import ExtractorRecipe, ShardJob
 
@@ -37,7 +38,7 @@ class RayExtraction:
         try:
             import ray.data  # noqa: F401
         except ImportError as error:
-            raise ImportError("RayExtraction needs Ray: pip install odmt-sdk[ray]") from error
+            raise missing_library("RayExtraction needs Ray", error, "ray") from error
         self.concurrency, self.num_threads, self.resources = concurrency, num_threads, resources
 
     def run(

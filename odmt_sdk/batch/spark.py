@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odmt_sdk.batch.table_recommender import ITEMS, SCORES, TableRecommender, check_columns
+from odmt_sdk.errors import missing_library
 
 # Spark calls the function once per task; the adapter stays loaded in the Python worker in between.
 _loaded: dict[str, TableRecommender] = {}
@@ -55,7 +56,7 @@ def recommend_spark(
     try:
         from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
     except ImportError as error:
-        raise ImportError("recommend_spark needs PySpark: pip install odmt-sdk[spark]") from error
+        raise missing_library("recommend_spark needs PySpark", error, "spark") from error
     settings: dict[str, Any] = {
         "adapter": str(adapter),
         "k": k,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from odmt_sdk.demo.cards import STYLE, escaped, notice, recommendation_cards, small_cards
 from odmt_sdk.demo.item_table import ItemTable
 from odmt_sdk.demo.recommender import MAX_K, Recommender
+from odmt_sdk.errors import missing_library
 from odmt_sdk.tables import Table
 from odmt_sdk.wrapper import ODMTWrapper
 
@@ -165,7 +166,7 @@ def import_gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise ImportError("the page needs Gradio: pip install odmt-sdk[demo]") from error
+        raise missing_library("the page needs Gradio", error, "demo") from error
     return gradio
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from odmt_sdk.errors import missing_library
+
 if TYPE_CHECKING:
     from odmt_sdk.indexes.item_index import ItemIndex
 
@@ -335,9 +337,7 @@ def _onnx(graph: Path, threads: int | None) -> Run:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(
-            "this export runs with ONNX Runtime: pip install odmt-sdk[onnx], or onnxruntime alone"
-        ) from error
+        raise missing_library("this export needs ONNX Runtime", error, "onnx") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:

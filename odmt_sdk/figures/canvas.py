@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from odmt_sdk.errors import missing_library
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -33,9 +35,7 @@ def blank_figure(width: float, height: float, dpi: int) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "drawing needs matplotlib, which is not installed: pip install odmt-sdk[figures]"
-        ) from error
+        raise missing_library("drawing needs matplotlib", error, "figures") from error
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from odmt_sdk.errors import missing_library
+
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
@@ -33,9 +35,8 @@ class IndexLibrary(ABC):
         try:
             return import_module(cls.name)
         except ImportError as error:
-            raise ImportError(
-                f"an index of {cls.name} needs the library: pip install odmt-sdk[{cls.name}]"
-            ) from error
+            purpose = f"an index of {cls.name} needs the library"
+            raise missing_library(purpose, error, cls.name) from error
 
     @abstractmethod
     def build(self, vectors: Floats, *, approximate: bool, settings: dict[str, int]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from odmt_sdk.errors import missing_library
 from odmt_sdk.outputs import Recommendations
 from odmt_sdk.serving.batching import History, RequestBatcher, TooBusyError
 from odmt_sdk.serving.limits import Limits
@@ -60,7 +61,7 @@ def create_app(
         from fastapi.responses import JSONResponse
         from pydantic import BaseModel, Field, StrictInt, StrictStr
     except ImportError as error:
-        raise ImportError("the service needs FastAPI: pip install odmt-sdk[serve]") from error
+        raise missing_library("the service needs FastAPI", error, "serve") from error
     limits = limits or Limits()
     served = _Served(adapter, dict(loading or {}))
     batcher = RequestBatcher(

@@ -13,6 +13,7 @@ from transformers.trainer_utils import TrainOutput
 from typing_extensions import override
 
 from odmt_sdk.data.splits import Split
+from odmt_sdk.errors import missing_library
 from odmt_sdk.evaluation.metrics import checked_cuts
 from odmt_sdk.paths import user_path
 from odmt_sdk.training.callbacks import StopWithoutProgress
@@ -139,7 +140,7 @@ def tune(
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("tune needs Optuna: pip install odmt-sdk[tune]") from error
+        raise missing_library("tune needs Optuna", error, "tune") from error
     if trials < 1:
         raise ValueError(f"trials={trials} must be at least 1")
     first = {name: _first(name, values) for name, values in space.items()}

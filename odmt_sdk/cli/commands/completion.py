@@ -5,6 +5,7 @@ from typing import Any
 
 from odmt_sdk.cli.answer import Answer
 from odmt_sdk.cli.program import Code, Program, call
+from odmt_sdk.errors import missing_library
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -27,7 +28,7 @@ def _write(arguments: argparse.Namespace, program: Program) -> None:
         try:
             import shtab  # noqa: F401
         except ImportError as error:
-            raise ImportError("completion needs shtab: pip install odmt-sdk[completion]") from error
+            raise missing_library("completion needs shtab", error, "completion") from error
     program.use(module="shtab")
     program.assign("result", call("shtab.complete", Code("build_parser()"), arguments.shell))
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from odmt_sdk.errors import missing_library
 from odmt_sdk.features.extraction.pretrained_encoders import (
     Encoder,
     LoadedEncoder,
@@ -114,10 +115,8 @@ def _load_by_name(name: str, device: torch.device) -> nn.Module:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise ImportError(
-            "pooling='sentence' needs sentence-transformers: "
-            "pip install odmt-sdk[sentence-transformers]"
-        ) from error
+        purpose = "pooling='sentence' needs sentence-transformers"
+        raise missing_library(purpose, error, "sentence-transformers") from error
     try:
         model: nn.Module = SentenceTransformer(name, device=str(device))
     except (OSError, ValueError, KeyError) as error:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from odmt_sdk.errors import missing_library
+
 if TYPE_CHECKING:
     from peft import LoraConfig
 
@@ -34,7 +36,7 @@ def with_lora(encoder: nn.Module, lora: "LoraConfig | None") -> tuple[nn.Module,
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ImportError("training encoders needs PEFT: pip install odmt-sdk[peft]") from error
+        raise missing_library("training encoders needs PEFT", error, "peft") from error
     if lora is None:
         lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
     if not isinstance(lora, LoraConfig):
