@@ -1,7 +1,7 @@
 # Every command installs what it needs into one virtual environment and runs there.
 #   VENV=path          use, or create, another environment than .venv
 #   PYTHON=python3.12  the interpreter to create it with (3.11 or newer)
-#   WORKERS=2          processes of `make test` and `make test-lowest`, of one thread each; WORKERS= for one process
+#   WORKERS=2          processes of the tests, of one thread each; WORKERS= for one process
 # `make test-lowest` has an environment of its own (LOWEST_VENV, else .venv-lowest).
 
 VENV ?= .venv
@@ -11,6 +11,7 @@ PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.odmt-sdk
 LOWEST_VENV ?= .venv-lowest
 WORKERS ?= 2
+IN_PARALLEL := $(if $(WORKERS),-n $(WORKERS) --dist worksteal)
 MIN_PYTHON := 3, 11
 # What is not installed for the other tests: Spark alone is 450 MB. hnswlib has to be compiled.
 COMMA := ,
@@ -33,18 +34,18 @@ quickstart-real: $(STAMPS)/train ## the same on real data of the package: rating
 	$(PY) examples/quickstart_real.py
 
 test: $(STAMPS)/test ## the tests, without the slow ones
-	$(if $(WORKERS),OMP_NUM_THREADS=1 )$(PY) -m pytest -m "not slow"$(if $(WORKERS), -n $(WORKERS) --dist worksteal)
+	$(if $(WORKERS),OMP_NUM_THREADS=1 )$(PY) -m pytest -m "not slow" $(IN_PARALLEL)
 
 test-slow: $(STAMPS)/test ## the slow tests alone
-	$(PY) -m pytest -m slow || test $$? -eq 5 # 5: none is marked slow
+	$(if $(WORKERS),OMP_NUM_THREADS=1 )$(PY) -m pytest -m slow $(IN_PARALLEL) || test $$? -eq 5 # 5: none is marked slow
 
 test-all: $(STAMPS)/test ## all tests
 	$(PY) -m pytest
 
 test-cpus: $(STAMPS)/test ## the tests that compare rounded numbers, as on older and newer CPUs
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 $(PY) -m pytest -m "numeric and not slow"
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 $(PY) -m pytest -m "numeric and not slow" $(IN_PARALLEL)
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=2 $(PY) -m pytest -m "numeric and not slow"
-	ONEDNN_MAX_CPU_ISA=AVX512_CORE OMP_NUM_THREADS=1 $(PY) -m pytest -m "numeric and not slow"
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE OMP_NUM_THREADS=1 $(PY) -m pytest -m "numeric and not slow" $(IN_PARALLEL)
 
 test-engines: $(STAMPS)/$(ENGINES) ## the tests of Ray, Spark (needs Java), ONNX and all indexes (1 GB)
 	$(PY) -m pytest $(ENGINE_TESTS)
