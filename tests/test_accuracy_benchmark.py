@@ -328,7 +328,7 @@ def test_the_command_names_what_it_can_run():
 
 @pytest.mark.parametrize("data", ["instruments", "ml-1m-50"])
 def test_the_page_shows_the_numbers_that_the_picture_draws(accuracy, tmp_path, data):
-    found = accuracy.picture.results(data)
+    _, found = accuracy.picture.results(data)
     assert accuracy.picture.table(found) in (BENCHMARKS.parent / "docs" / "accuracy.md").read_text()
     values = [result.values[1] for result in found]
     assert values == sorted(values, reverse=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -77,3 +79,26 @@ def test_the_service_answers_every_request():
     pytest.importorskip("uvicorn", reason="needs odmt-sdk[serve]")
     said = run("-m", "benchmarks.production.service", "--rate", "20", "--seconds", "10")
     assert "0 errors of 200" in said
+
+
+@pytest.mark.slow
+def test_libraries_in_the_same_time(tmp_path):
+    drawn = np.random.default_rng(0)
+    events = [
+        {"user_id": user, "item_id": int(first + step) % 30, "timestamp": step}
+        for user, first in enumerate(drawn.integers(0, 30, 60))
+        for step in range(12)
+    ]
+    pd.DataFrame(events).to_parquet(tmp_path / "interactions.parquet")
+    script, output = "benchmarks/libraries/same_time.py", str(tmp_path / "curves")
+    run(
+        str(ROOT / script), "train", "odmt-sdk",
+        "--data", str(tmp_path), "--seconds", "1", "--output", output,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "curves" / "odmt-sdk.json").read_text())
+    seconds = [point["seconds"] for point in found["curve"]]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] >= 1 > seconds[-2]  # it stops after the first epoch that is over the limit
+    assert found["curve"][-1]["ndcg@10"] > found["curve"][0]["ndcg@10"]
+    assert "| odmt-sdk " in run(str(ROOT / script), "draw", "--output", output)
+    assert (tmp_path / "curves" / "same-time.png").stat().st_size > 10_000

@@ -38,8 +38,8 @@ class Result:
     source: str
 
 
-def results(data: str) -> list[Result]:
-    """All models on a data set of `presets.py`, the highest ndcg@10 first."""
+def results(data: str) -> tuple[str, list[Result]]:
+    """Title of a data set of `presets.py`, and all models on it, the highest ndcg@10 first."""
     measured = json.loads((MEASURED / f"{data}.json").read_text())
     found = [
         Result(model, "published", (hit, ndcg), source)
@@ -50,7 +50,7 @@ def results(data: str) -> list[Result]:
             seeds = {None: "", 1: "; one seed"}.get(row.get("seeds"), f"; {row.get('seeds')} seeds")
             values = row["hit_rate@10"], row["ndcg@10"]
             found.append(Result(row["model"], kind, values, row["measured"] + seeds))
-    return sorted(found, key=lambda result: -result.values[1])
+    return measured["title"], sorted(found, key=lambda result: -result.values[1])
 
 
 def table(found: Sequence[Result]) -> str:
@@ -103,7 +103,6 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("data", choices=known, help="data set")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args(words)
-    found = results(given.data)
-    title = json.loads((MEASURED / f"{given.data}.json").read_text())["title"]
+    title, found = results(given.data)
     draw(found, title, given.output)
     print(table(found))
