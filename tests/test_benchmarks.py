@@ -97,8 +97,8 @@ def test_libraries_in_the_same_time(tmp_path):
     )  # fmt: skip
     found = json.loads((tmp_path / "curves" / "odmt-sdk.json").read_text())
     seconds = [point["seconds"] for point in found["curve"]]
-    assert seconds == sorted(seconds)
-    assert seconds[-1] >= 1 > seconds[-2]  # it stops after the first epoch that is over the limit
+    assert seconds[-1] >= 1
+    assert all(used < 1 for used in seconds[:-1])  # it stops after the epoch that is over the limit
     assert found["curve"][-1]["ndcg@10"] > found["curve"][0]["ndcg@10"]
     assert "| odmt-sdk " in run(str(ROOT / script), "draw", "--output", output)
     assert (tmp_path / "curves" / "same-time.png").stat().st_size > 10_000

@@ -7,10 +7,11 @@ history, this package on all of it, or with `odmt-sdk-last` on the last 51 too. 
 the clock stands still while the validation targets are ranked among all films except those of the
 history.
 
-Install one library at a time beside this package, and train each; then draw all of them.
+Install each library beside this package in an environment of its own, and train it; then draw all
+of them. RecTools 0.19 installs NumPy 1, with which pyarrow from 26 on cannot be imported.
 
     python benchmarks/libraries/same_time.py train odmt-sdk --data FOLDER --output outputs/libraries
-    pip install "rectools[torch]"
+    pip install "rectools[torch]" "pyarrow<26"
     python benchmarks/libraries/same_time.py train rectools --data FOLDER --output outputs/libraries
     pip install "replay-rec[torch]"
     python benchmarks/libraries/same_time.py train replay --data FOLDER --output outputs/libraries
