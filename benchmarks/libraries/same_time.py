@@ -8,10 +8,10 @@ the clock stands still while the validation targets are ranked among all films e
 history.
 
 Install each library beside this package in an environment of its own, and train it; then draw all
-of them. RecTools 0.19 installs NumPy 1, with which pyarrow from 26 on cannot be imported.
+of them. RecTools 0.19 installs NumPy 1, with which the newest pyarrow cannot be imported.
 
     python benchmarks/libraries/same_time.py train odmt-sdk --data FOLDER --output outputs/libraries
-    pip install "rectools[torch]" "pyarrow<26"
+    pip install "rectools[torch]" "pyarrow<21"
     python benchmarks/libraries/same_time.py train rectools --data FOLDER --output outputs/libraries
     pip install "replay-rec[torch]"
     python benchmarks/libraries/same_time.py train replay --data FOLDER --output outputs/libraries

@@ -337,7 +337,9 @@ def _onnx(graph: Path, threads: int | None) -> Run:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_library("this export needs ONNX Runtime (onnxruntime)", error, "onnx") from error
+        raise missing_library(
+            "this export needs ONNX Runtime (onnxruntime)", error, "onnx"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
