@@ -1,7 +1,7 @@
 # Every command installs what it needs into one virtual environment and runs there.
 #   VENV=path          use, or create, another environment than .venv
 #   PYTHON=python3.12  the interpreter to create it with (3.11 or newer)
-#   WORKERS=2          processes of the tests, of one thread each; WORKERS= for one process
+#   WORKERS=2          processes of test, test-slow, test-cpus and test-lowest; WORKERS= for one process
 # `make test-lowest` has an environment of its own (LOWEST_VENV, else .venv-lowest).
 
 VENV ?= .venv

@@ -25,9 +25,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # where this folder is a package
@@ -228,32 +228,35 @@ def evaluate(score: Callable[[torch.Tensor], torch.Tensor], split: Split) -> dic
     return ranking_metrics(torch.cat(ranks), (K,))
 
 
-LAST_WINDOW = "odmt-sdk-last"  # the last window of each history alone, as in the other libraries
-TRAINERS = {
-    "odmt-sdk": train_odmt_sdk,
-    LAST_WINDOW: train_odmt_sdk,
-    "rectools": train_rectools,
-    "replay": train_replay,
-}
-PACKAGES = {
-    "odmt-sdk": "odmt-sdk",
-    LAST_WINDOW: "odmt-sdk",
-    "rectools": "RecTools",
-    "replay": "replay-rec",
+class Run(NamedTuple):
+    """One curve of the comparison."""
+
+    name: str
+    train: Callable[[Split, Curve, Path], None]
+    package: str  # whose version is shown
+    windows: Literal["all", "last"] = "all"
+
+
+RUNS = {
+    "odmt-sdk": Run("odmt-sdk {}", train_odmt_sdk, "odmt-sdk"),
+    # the last window of each history alone, as in the others
+    "odmt-sdk-last": Run("odmt-sdk {}, last window", train_odmt_sdk, "odmt-sdk", "last"),
+    "rectools": Run("RecTools {}", train_rectools, "RecTools"),
+    "replay": Run("replay-rec {}", train_replay, "replay-rec"),
 }
 
 
-def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
+def draw(curves: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the metric by CPU time.
 
     Args:
-        curves: library -> content of its file.
+        curves: contents of the files.
         path: of the picture.
     """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 4))
-    for about in curves.values():
+    for about in curves:
         seconds = [point["seconds"] / 60 for point in about["curve"]]
         values = [point[f"ndcg@{K}"] for point in about["curve"]]
         axis.plot(seconds, values, marker=".", label=about["name"])
@@ -268,10 +271,10 @@ def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def table(curves: dict[str, dict[str, Any]]) -> str:
+def table(curves: Sequence[dict[str, Any]]) -> str:
     """The best epoch of each library, and after how much time it was reached, as Markdown."""
     rows = [["library", "seconds of an epoch", "epochs", f"hit_rate@{K}", f"ndcg@{K}", "after"]]
-    for about in curves.values():
+    for about in curves:
         points = about["curve"]
         best = max(points, key=lambda point: point[f"ndcg@{K}"])
         values = [f"{best[name]:.4f}" for name in (f"hit_rate@{K}", f"ndcg@{K}")]
@@ -284,35 +287,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train one library")
-    train.add_argument("library", choices=TRAINERS)
+    train.add_argument("run", choices=RUNS)
     train.add_argument("--data", type=Path, required=True, help="folder with interactions.parquet")
     train.add_argument("--seconds", type=float, default=600, help="CPU seconds of training")
-    train.add_argument("--seed", type=int, default=0)
     drawing = commands.add_parser("draw", help="draw what was trained, and print a table")
     for command in (train, drawing):
         command.add_argument("--output", type=Path, default=Path("outputs/libraries"))
     given = parser.parse_args()
     if given.command == "draw":
-        paths = {name: given.output / f"{name}.json" for name in TRAINERS}
-        found = {n: json.loads(path.read_text()) for n, path in paths.items() if path.exists()}
+        paths = [given.output / f"{run}.json" for run in RUNS]
+        found = [json.loads(path.read_text()) for path in paths if path.exists()]
         draw(found, given.output / "same-time.png")
         print(table(found))
         return
     torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
-    windows: Literal["all", "last"] = "last" if given.library == LAST_WINDOW else "all"
+    torch.manual_seed(0)
+    run = RUNS[given.run]
     interactions = film_interactions(given.data)
-    split = leave_one_out(interactions, max_seq_length=LENGTH, windows=windows)
+    split = leave_one_out(interactions, max_seq_length=LENGTH, windows=run.windows)
     given.output.mkdir(parents=True, exist_ok=True)
     curve = Curve(given.seconds)
     with tempfile.TemporaryDirectory() as folder:
-        TRAINERS[given.library](split, curve, Path(folder))
-    package = PACKAGES[given.library]
-    name = f"{package} {importlib.metadata.version(package)}"
-    if given.library == LAST_WINDOW:
-        name += ", last window"
+        run.train(split, curve, Path(folder))
+    name = run.name.format(importlib.metadata.version(run.package))
     about = {"name": name, "curve": curve.points}
-    (given.output / f"{given.library}.json").write_text(json.dumps(about, indent=1) + "\n")
+    (given.output / f"{given.run}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":
